@@ -1,0 +1,90 @@
+"""graphopt: optimizes exported ONNX models, and proves the result.
+
+    import graphopt
+
+    model, ok = graphopt.optimize("model.onnx", output="model.opt.onnx")
+
+Every name below is imported when it is first used, so that `import graphopt` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphopt.errors import (
+        EquivalenceError,
+        GraphoptError,
+        InvalidModelError,
+        ModelError,
+        OutputError,
+        PassError,
+        RuntimeUnavailableError,
+        ShapeError,
+        UnreadableModelError,
+        UsageError,
+    )
+    from graphopt.graph import load, save, verify
+    from graphopt.pipeline import Result, bisect, compare, optimize
+    from graphopt.plugin import Pass, Promise, RewritePass
+    from graphopt.report import Report
+
+    __version__: str
+
+__all__ = [
+    "EquivalenceError",
+    "GraphoptError",
+    "InvalidModelError",
+    "ModelError",
+    "OutputError",
+    "Pass",
+    "PassError",
+    "Promise",
+    "Report",
+    "Result",
+    "RewritePass",
+    "RuntimeUnavailableError",
+    "ShapeError",
+    "UnreadableModelError",
+    "UsageError",
+    "__version__",
+    "bisect",
+    "compare",
+    "load",
+    "optimize",
+    "save",
+    "verify",
+]
+
+_HOME = {
+    "load": "graphopt.graph",
+    "save": "graphopt.graph",
+    "verify": "graphopt.graph",
+    "Result": "graphopt.pipeline",
+    "bisect": "graphopt.pipeline",
+    "compare": "graphopt.pipeline",
+    "optimize": "graphopt.pipeline",
+    "Pass": "graphopt.plugin",
+    "Promise": "graphopt.plugin",
+    "RewritePass": "graphopt.plugin",
+    "Report": "graphopt.report",
+}
+"""Where the names live that are not errors."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("graphopt")
+    elif name in __all__:
+        value = getattr(importlib.import_module(_HOME.get(name, "graphopt.errors")), name)
+    else:
+        raise AttributeError(f"module 'graphopt' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
