@@ -1,0 +1,228 @@
+"""External data: checked against its folder when a model is loaded, mapped when it is used.
+
+`ir.ExternalTensor` maps the whole file once per tensor (each holds a file descriptor, so a
+model of a few thousand tensors runs out of them), and refuses a file that has a second hard
+link, which deduplicated model stores make all the time. A hard link inside the folder names
+a file that is in the folder: what counts is that the name cannot lead out of it.
+"""
+
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from graphopt.errors import UnreadableModelError
+from graphopt.graph._onnx_ir import ir
+
+_CHUNK = 1 << 24
+# Data files held open from loading on, so that they may be replaced or removed meanwhile.
+_MAXIMUM_PINNED = 128
+_NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
+
+
+class DataFile:
+    """One data file: opened once, mapped once, shared by all the tensors in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        status = path.stat()
+        self.size = status.st_size
+        self._identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        self._file: BinaryIO | None = None
+        self._mapping: mmap.mmap | None = None
+
+    def open(self) -> BinaryIO:
+        """The open file; UnreadableModelError if it is not the one that was there at first."""
+        if self._file is None:
+            try:
+                file = self.path.open("rb")
+            except OSError as error:
+                raise UnreadableModelError(
+                    f"external data file {self.path} cannot be read: {error.strerror}"
+                ) from None
+            status = os.fstat(file.fileno())
+            found = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if found != self._identity:
+                file.close()
+                raise UnreadableModelError(
+                    f"external data file {self.path} changed after the model was loaded:"
+                    " load the model again"
+                )
+            self._file = file
+        return self._file
+
+    def mapping(self) -> mmap.mmap:
+        """The whole file, mapped read-only."""
+        if self._mapping is None:
+            self._mapping = mmap.mmap(self.open().fileno(), 0, access=mmap.ACCESS_READ)
+        return self._mapping
+
+    def forget(self, offset: int, length: int) -> None:
+        """Give the pages of a range back to the system; touching them reads them again."""
+        if self._mapping is None or not hasattr(self._mapping, "madvise"):
+            return
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (offset + length) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > start:
+            self._mapping.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+    def copy(self, offset: int, length: int, target: BinaryIO) -> None:
+        """Append a range to `target` without bringing it into this process where possible."""
+        source = self.open()
+        done = 0
+        if hasattr(os, "copy_file_range"):
+            target.flush()
+            place = target.tell()
+            try:
+                while done < length:
+                    count = os.copy_file_range(
+                        source.fileno(),
+                        target.fileno(),
+                        length - done,
+                        offset_src=offset + done,
+                        offset_dst=place + done,
+                    )
+                    if count == 0:
+                        break
+                    done += count
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+            target.seek(place + done)
+        while done < length:
+            chunk = os.pread(source.fileno(), min(_CHUNK, length - done), offset + done)
+            if not chunk:
+                raise UnreadableModelError(f"external data file {self.path} is cut short")
+            target.write(chunk)
+            done += len(chunk)
+
+
+class MappedTensor(ir.ExternalTensor):
+    """An external tensor whose place was checked when the model was loaded.
+
+    Its array is a view of the mapped file (a copy for types narrower than a byte).
+    """
+
+    def __init__(self, data: DataFile, located: ir.ExternalTensor) -> None:
+        super().__init__(
+            located.location,
+            located.offset,
+            located.length,
+            located.dtype,
+            shape=located.shape,
+            name=located.name,
+            doc_string=located.doc_string,
+            metadata_props=dict(located.metadata_props),
+            base_dir=located.base_dir,
+        )
+        self._data = data
+        self._view: np.ndarray | None = None
+
+    def numpy(self) -> np.ndarray:
+        """The data as a read-only array."""
+        if self._view is None:
+            self._view = self._read()
+        return self._view
+
+    def _read(self) -> np.ndarray:
+        shape = self.shape.numpy()
+        if self.size == 0:
+            return np.empty(shape, self.dtype.numpy())
+        if self.dtype.bitwidth < 8:
+            packed = np.frombuffer(self.tobytes(), np.uint8)
+            return ir.PackedTensor(packed, self.dtype, shape=self.shape).numpy()
+        dtype = np.dtype(self.dtype.numpy()).newbyteorder("<")
+        return np.frombuffer(
+            self._data.mapping(), dtype, count=self.size, offset=self.offset or 0
+        ).reshape(shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def tobytes(self) -> bytes:
+        """The data as a copy in memory."""
+        if self.nbytes == 0:
+            return b""
+        start = self.offset or 0
+        return self._data.mapping()[start : start + self.nbytes]
+
+    def tofile(self, file: Any) -> None:
+        """Append the data to a file; the system copies it, nothing is mapped."""
+        try:
+            file.fileno()
+        except (AttributeError, OSError):
+            file.write(self.tobytes())
+            return
+        self._data.copy(self.offset or 0, self.nbytes, file)
+
+    def release(self) -> None:
+        """Forget the array and give its memory back; the next use reads the file again."""
+        self._view = None
+        self._data.forget(self.offset or 0, self.nbytes)
+
+
+class DataFolder:
+    """The folder of a model: opens data files for tensors, and only those inside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._real = folder.resolve()
+        self._files: dict[str, DataFile] = {}
+
+    def tensor(self, located: ir.ExternalTensor) -> MappedTensor:
+        """The tensor with its place checked.
+
+        Raises:
+            UnreadableModelError: the place is outside the folder, absent, or past the end.
+        """
+        what = f"external data of '{located.name}'"
+        data = self._file(os.fspath(located.location), what)
+        offset = located.offset or 0
+        if offset < 0 or (located.length or 0) < 0:
+            raise UnreadableModelError(f"{what} has a negative offset or length")
+        if located.length and located.length != located.nbytes:
+            raise UnreadableModelError(
+                f"{what} has {located.length} bytes, its type and shape need {located.nbytes}"
+            )
+        if offset + located.nbytes > data.size:
+            raise UnreadableModelError(
+                f"{what} ends at byte {offset + located.nbytes} of {data.path},"
+                f" which has {data.size}"
+            )
+        located.base_dir = os.fspath(self._folder)
+        return MappedTensor(data, located)
+
+    def _file(self, location: str, what: str) -> DataFile:
+        known = self._files.get(location)
+        if known is not None:
+            return known
+        if not location or "\0" in location:
+            raise UnreadableModelError(f"{what} names no file")
+        parts = Path(location.replace("\\", "/")).parts
+        if Path(location).is_absolute() or location[0] in "/\\" or location[1:2] == ":":
+            raise UnreadableModelError(f"{what} is at the absolute path {location}: not allowed")
+        if ".." in parts:
+            raise UnreadableModelError(f"{what} is at {location}, outside the model's folder")
+        path = self._folder / location
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise UnreadableModelError(f"{what} is missing: there is no file {path}") from None
+        if not real.is_relative_to(self._real):
+            raise UnreadableModelError(
+                f"{what} is behind a link, {path}, that leads out of the model's folder:"
+                " put the file itself there"
+            )
+        if not real.is_file():
+            raise UnreadableModelError(f"{what} is at {path}, which is no regular file")
+        data = DataFile(real)
+        self._files[location] = data
+        if len(self._files) <= _MAXIMUM_PINNED:
+            data.open()
+        return data
