@@ -1,0 +1,163 @@
+"""What the author of a pass imports; nothing else of graphopt is needed, nor promised.
+
+A pass is a frozen dataclass whose fields are its options:
+
+    @dataclass(frozen=True)
+    class FuseMulSigmoid(RewritePass):
+        '''x * Sigmoid(x) -> Swish(x).'''
+
+        name = "fuse-mul-sigmoid"
+        promise = Promise.EQUIVALENT
+        patterns = (op("Mul", variable("x"), op("Sigmoid", variable("x")), commutative=True),)
+
+        def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+            rewriter.replace(match.root, rewriter.node("Swish", [match.value("x")]))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from graphopt.errors import GraphoptError
+from graphopt.graph import (
+    all_graphs,
+    all_nodes,
+    constant_array,
+    constant_tensor,
+    ir,
+    load,
+    nested_graphs,
+    opset_version,
+    outer_values,
+    replace_content,
+    subgraphs,
+    to_proto,
+)
+from graphopt.rewrite import (
+    Journal,
+    Match,
+    NotApplicable,
+    Pattern,
+    Rewriter,
+    constant,
+    maybe,
+    one_of,
+    op,
+    rewrite_until_stable,
+    variable,
+)
+from graphopt.rewrite.journal import site_of
+from graphopt.rewrite.rewriter import is_removable
+from graphopt.shapes import known_shape, same_dim, same_shape, static_shape, symbolic_value
+
+__all__ = [
+    "GraphoptError",
+    "Journal",
+    "Match",
+    "NotApplicable",
+    "Pass",
+    "Pattern",
+    "Promise",
+    "RewritePass",
+    "Rewriter",
+    "all_graphs",
+    "all_nodes",
+    "constant",
+    "constant_array",
+    "constant_tensor",
+    "evaluate",
+    "ir",
+    "is_removable",
+    "known_shape",
+    "load",
+    "maybe",
+    "nested_graphs",
+    "one_of",
+    "op",
+    "opset_version",
+    "option",
+    "outer_values",
+    "replace_content",
+    "same_dim",
+    "same_shape",
+    "site_of",
+    "static_shape",
+    "subgraphs",
+    "symbolic_value",
+    "to_proto",
+    "variable",
+]
+
+
+class Promise(StrEnum):
+    """What a pass promises about the numbers."""
+
+    EXACT = "exact"
+    """The same bits."""
+    EQUIVALENT = "equivalent"
+    """The same up to the order of floating-point operations."""
+    LOSSY = "lossy"
+    """Different within a budget that the user gave; never in a preset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass(ABC):
+    """A named change to a model; the dataclass fields of a subclass are its options.
+
+    Attributes:
+        name: the command line's name, verb first: `fold-constants`.
+        promise: what holds of the numbers afterwards.
+        drops_defaults: whether the pass may take an input that has a default (an
+            initializer of the same name) off the model's interface. Off but for the pass
+            whose purpose that is.
+    """
+
+    name: ClassVar[str]
+    promise: ClassVar[Promise] = Promise.EQUIVALENT
+    drops_defaults: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        """Change `model` in place and write into `journal` what was done and declined.
+
+        A change is made only where `journal.permits(site)` allows it, and told with
+        `journal.record`, so that bisection can find the change that is at fault. Any
+        exception means that the pass failed: the pipeline undoes all of it.
+        """
+
+
+class RewritePass(Pass):
+    """A pass that replaces matches of patterns, in every graph of the model.
+
+    Attributes:
+        patterns: what to look for; each is rooted at an op.
+    """
+
+    patterns: ClassVar[tuple[Pattern, ...]]
+
+    @abstractmethod
+    def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+        """Replace one match through `rewriter`, or raise NotApplicable with the reason."""
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        """Rewrite until no pattern matches any more."""
+        rewrite_until_stable(model, self.patterns, self.rewrite, journal)
+
+
+def option(default: Any, help_text: str) -> Any:
+    """A field of a pass: its default, and what the documentation says of it."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+def evaluate(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Run a model that has no inputs once in ONNX Runtime; its outputs by name.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime cannot run it.
+    """
+    from graphopt.runtime.evaluate import evaluate as run
+
+    return run(model)

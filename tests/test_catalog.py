@@ -1,0 +1,119 @@
+"""Passes are found by name, given options from text, and anything callable can run as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir.passes.common
+import pytest
+
+from graphopt import catalog
+from graphopt.errors import UsageError
+from graphopt.graph import from_text, ir
+from graphopt.plugin import Journal, Pass, option
+
+MODEL = """
+<ir_version: 8, opset_import: ["" : 17]>
+small (float[2] x) => (float[2] y) { a = Identity (x) y = Relu (a) }
+"""
+
+
+@dataclass(frozen=True)
+class Optioned(Pass):
+    """Has an option of every type."""
+
+    name = "optioned"
+    limit: int = option(1 << 20, "bytes")
+    ratio: float = option(0.5, "share")
+    keep: bool = option(False, "whether to keep")
+    label: str | None = option(None, "a text")
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        """Do nothing."""
+
+
+def make(spec: str) -> Optioned:
+    name, options = catalog._parse_spec(spec)
+    assert name == "optioned"
+    made = catalog._construct(catalog.describe(Optioned), options)
+    assert isinstance(made, Optioned)
+    return made
+
+
+def remove_nothing(model: ir.Model) -> None:
+    """A plain function as a pass."""
+
+
+def test_options_take_their_types_from_the_fields() -> None:
+    made = make("optioned{limit=4KB, ratio=0.25, keep=true, label=a b}")
+    assert made == Optioned(limit=4096, ratio=0.25, keep=True, label="a b")
+    assert make("optioned{label=none}") == Optioned()
+
+
+def test_a_spec_tells_only_what_differs_and_reads_back() -> None:
+    assert catalog.spec_of(Optioned()) == "optioned"
+    spec = catalog.spec_of(Optioned(limit=7, keep=True))
+    assert spec == "optioned{limit=7,keep=true}"
+    assert make(spec) == Optioned(limit=7, keep=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("optioned{limt=3}", "did you mean 'limit'"),
+        ("optioned{limit=many}", "'limit' must be int"),
+        ("optioned{keep=perhaps}", "'keep' must be bool"),
+        ("optioned{limit}", "write option=value"),
+        ("optioned{limit=3", "is no pass spec"),
+        ("", "is no pass spec"),
+    ],
+)
+def test_a_bad_spec_says_what_to_write(spec: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make(spec)
+
+
+def test_an_unknown_pass_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'fold-constants'"):
+        catalog.resolve("fold-constant")
+
+
+def test_specs_split_outside_braces_only() -> None:
+    assert catalog.split_specs("a, b{x=1,y=2} ,c,") == ["a", "b{x=1,y=2}", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), ("64KB", 65536), ("1m", 1 << 20), ("2GB", 2 << 30)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert catalog.parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        onnx_ir.passes.common.IdentityEliminationPass,
+        onnx_ir.passes.common.IdentityEliminationPass(),
+        "onnx_ir.passes.common:IdentityEliminationPass",
+    ],
+    ids=["class", "instance", "spec"],
+)
+def test_a_pass_of_onnx_ir_runs_unchanged(item: object) -> None:
+    made = catalog.resolve(item)
+    assert made.name == "identity-elimination"
+    model, journal = from_text(MODEL), Journal(made.name)
+    made.run(model, journal)
+    assert [node.op_type for node in model.graph] == ["Relu"]
+    assert len(journal.rewrites) == 1
+
+
+def test_a_plain_function_runs_as_a_pass() -> None:
+    made = catalog.resolve(remove_nothing)
+    assert made.name == "remove-nothing"
+    assert catalog.describe(remove_nothing).summary == "A plain function as a pass."
+
+
+@pytest.mark.parametrize("item", [3, object(), "no_such_module:thing", "math:no_such"])
+def test_what_cannot_run_is_a_usage_error(item: object) -> None:
+    with pytest.raises(UsageError):
+        catalog.resolve(item)
