@@ -1,0 +1,190 @@
+"""Runs the original and a candidate in ONNX Runtime on the same inputs, and compares.
+
+Both run with ONNX Runtime's own optimizations off, since some of them are wrong. A feed that
+the original cannot run proves nothing, so it is not counted. An output on which the original
+differs from itself (a random op without a seed) cannot be compared, and the report says so.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from graphopt.errors import RuntimeUnavailableError
+from graphopt.graph import ir
+from graphopt.report import CheckReport, CheckStatus, OutputCheck
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Feed, Session
+
+SEEDED_COUNT = 3
+"""Seeded inputs tried by default: dynamic dims get 1, 2 and 3 in turn."""
+
+
+class Checker:
+    """Compares candidates with one original.
+
+    Attributes:
+        unavailable: why the original cannot be run here; None if it can.
+    """
+
+    def __init__(
+        self,
+        original: ir.Model,
+        *,
+        input_data: Any = None,
+        count: int | None = None,
+        seed: int = 0,
+        rtol: float = 1e-4,
+        atol: float = 1e-6,
+    ) -> None:
+        self.rtol = rtol
+        self.atol = atol
+        self.unavailable: str | None = None
+        self._feeds: Iterable[Feed] = ()
+        self._count: int | None = None
+        self._random: set[str] = set()
+        self._session: Session | None = None
+        self._prepare(original, input_data, count, seed)
+
+    def _prepare(self, original: ir.Model, input_data: Any, count: int | None, seed: int) -> None:
+        from graphopt.runtime import Session, runnable_feeds
+
+        try:
+            self._session = Session(original)
+        except RuntimeUnavailableError as error:
+            self.unavailable = str(error)
+            return
+        if input_data is not None:
+            from graphopt.runtime import read_feeds
+
+            self._feeds = read_feeds(input_data, self._session.input_names)
+            self._count = count
+            return
+        self._feeds = runnable_feeds(
+            original, self._session, count=count or SEEDED_COUNT, seed=seed
+        )
+        if not self._feeds:
+            self.unavailable = (
+                "the original runs on none of the inputs that were made up for it; "
+                "give real ones with --input-data"
+            )
+
+    def feeds(self) -> Iterator[Feed]:
+        """The inputs that candidates are compared on."""
+        for number, feed in enumerate(self._feeds):
+            if self._count is not None and number >= self._count:
+                return
+            yield feed
+
+    def compare(self, candidate: ir.Model, *, stop_early: bool = False) -> CheckReport:
+        """Compare a candidate with the original on every feed.
+
+        Args:
+            candidate: a model with the original's interface.
+            stop_early: end at the first feed on which an output is wrong.
+        """
+        from graphopt.runtime import Session
+
+        report = CheckReport(rtol=self.rtol, atol=self.atol)
+        started = time.perf_counter()
+        if self._session is None or self.unavailable is not None:
+            report.status = CheckStatus.NOT_VERIFIED
+            report.reason = self.unavailable or ""
+            return report
+        try:
+            session = Session(candidate)
+        except RuntimeUnavailableError as error:
+            report.status = CheckStatus.FAILED
+            report.reason = f"ONNX Runtime refuses the optimized model: {error}"
+            return report
+        worst: dict[str, OutputCheck] = {}
+        for feed in self.feeds():
+            try:
+                expected = self._session.run(feed)
+            except RuntimeUnavailableError as error:
+                report.reason = f"the original fails on an input: {error}"
+                continue
+            report.inputs_tried += 1
+            report.input_shapes.append({name: _shape_text(value) for name, value in feed.items()})
+            try:
+                actual = session.run(feed)
+            except RuntimeUnavailableError as error:
+                report.reason = f"the optimized model fails where the original runs: {error}"
+                report.status = CheckStatus.FAILED
+                break
+            self._merge(worst, expected, actual, feed)
+            if stop_early and not all(check.ok for check in worst.values()):
+                break
+        report.outputs = list(worst.values())
+        report.seconds = time.perf_counter() - started
+        self._conclude(report)
+        return report
+
+    def _merge(
+        self,
+        worst: dict[str, OutputCheck],
+        expected: dict[str, Any],
+        actual: dict[str, Any],
+        feed: Feed,
+    ) -> None:
+        differences = self._differences(expected, actual)
+        if not all(check.ok for check in differences) and self._session is not None:
+            # Is the output random? Only then does the original differ from itself.
+            again = self._differences(expected, self._session.run(feed))
+            self._random.update(check.name for check in again if not check.ok)
+        for check in differences:
+            if check.name in self._random:
+                continue
+            known = worst.get(check.name)
+            if known is None or _badness(check) > _badness(known):
+                worst[check.name] = check
+
+    def _differences(self, expected: dict[str, Any], actual: dict[str, Any]) -> list[OutputCheck]:
+        from graphopt.runtime import compare_outputs
+
+        return [
+            OutputCheck(
+                difference.name,
+                difference.max_abs_error,
+                difference.relative_error,
+                difference.ok,
+                difference.reason,
+            )
+            for difference in compare_outputs(expected, actual, rtol=self.rtol, atol=self.atol)
+        ]
+
+    def _conclude(self, report: CheckReport) -> None:
+        if report.status is CheckStatus.FAILED:
+            return
+        wrong = [check for check in report.outputs if not check.ok]
+        if wrong:
+            report.status = CheckStatus.FAILED
+            report.reason = f"output '{wrong[0].name}': {wrong[0].reason}"
+        elif not report.inputs_tried:
+            report.status = CheckStatus.NOT_VERIFIED
+            report.reason = report.reason or "there was no input to run on"
+        elif not report.outputs:
+            report.status = CheckStatus.NOT_VERIFIED
+            report.reason = "every output is random, so no two runs agree"
+        else:
+            report.status = CheckStatus.VERIFIED
+            report.reason = (
+                f"not compared, because random: {', '.join(sorted(self._random))}"
+                if self._random
+                else ""
+            )
+
+
+def _badness(check: OutputCheck) -> tuple[bool, float]:
+    error = check.relative_error
+    return (not check.ok, math.inf if math.isnan(error) else error)
+
+
+def _shape_text(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return "none" if value is None else f"sequence of {len(value)}"
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,242 @@
+"""Runs passes in rounds, undoing each that raises, breaks the model or its interface.
+
+Execution is deterministic: the same model, plan and exclusions give the same result, so any
+prefix of a run can be had again. Bisection stands on that instead of on stored snapshots.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from graphopt.catalog import spec_of
+from graphopt.errors import PassError, ShapeError
+from graphopt.graph import all_nodes, ir, replace_content
+from graphopt.pipeline.guard import (
+    Interface,
+    fingerprint,
+    first_problem,
+    interface_change,
+    interface_of,
+)
+from graphopt.plugin import Journal, Pass
+from graphopt.shapes import infer_shapes
+
+ROUNDS = 8
+"""A run ends when a round changes nothing; passes that feed each other for longer are cut off."""
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+AfterStep = Callable[[ir.Model, "Step"], str | None]
+"""Looks at the model after a step that changed it; returns why the step must be undone."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One run of one pass.
+
+    Attributes:
+        spec: the pass with its options; one spec may run in several rounds.
+        changed: whether it left the model different.
+        problem: why it was undone; None if it was not.
+    """
+
+    number: int
+    spec: str
+    item: Pass
+    journal: Journal
+    seconds: float = 0.0
+    changed: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """What bisection found guilty and the run leaves out.
+
+    Attributes:
+        sites: by pass spec, the sites where it may not change anything.
+        passes: specs of passes that do not run at all, and why.
+    """
+
+    sites: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    passes: Mapping[str, str] = field(default_factory=dict)
+
+    def with_site(self, spec: str, site: str) -> Exclusions:
+        """These and one more site."""
+        sites = self.sites.get(spec, frozenset()) | {site}
+        return Exclusions({**self.sites, spec: sites}, self.passes)
+
+    def with_pass(self, spec: str, reason: str) -> Exclusions:
+        """These and one more pass."""
+        return Exclusions(self.sites, {**self.passes, spec: reason})
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where to stop: after step `number`, of which only the first `rewrites` are made."""
+
+    number: int
+    rewrites: int | None = None
+
+
+def execute(
+    original: ir.Model,
+    plan: Sequence[Pass],
+    *,
+    exclusions: Exclusions | None = None,
+    cut: Cut | None = None,
+    strict: bool = False,
+    after_step: AfterStep | None = None,
+    progress: Progress | None = None,
+) -> tuple[ir.Model, list[Step]]:
+    """Run the passes of `plan` on a copy of `original`, in rounds, until nothing changes.
+
+    Returns:
+        The copy, and what each run of a pass did.
+
+    Raises:
+        PassError: a pass failed and the run is strict.
+    """
+    with _patient_collector():
+        run = _Execution(original, exclusions or Exclusions(), cut, strict, after_step, progress)
+        run.all_rounds(plan)
+    return run.model, run.steps
+
+
+@contextmanager
+def _patient_collector() -> Iterator[None]:
+    """Let Python look for reference cycles less often.
+
+    A graph is millions of small objects, nearly all of which stay; looking through them again
+    and again triples the time that a large model takes.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+class _Execution:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        original: ir.Model,
+        exclusions: Exclusions,
+        cut: Cut | None,
+        strict: bool,
+        after_step: AfterStep | None,
+        progress: Progress | None,
+    ) -> None:
+        self.model = original.clone()
+        self.exclusions = exclusions
+        self.cut = cut
+        self.strict = strict
+        self.after_step = after_step
+        self.progress = progress
+        self.steps: list[Step] = []
+        self.state = fingerprint(self.model)
+        # What an undo goes back to. Weights are shared with it; None if it is out of date.
+        self.snapshot: ir.Model | None = original
+        self.untyped = _count_untyped(original)
+        self.failed: set[str] = set()
+        self.unchanged_at: dict[str, int] = {}
+
+    def all_rounds(self, plan: Sequence[Pass]) -> None:
+        for number in range(1, ROUNDS + 1):
+            before = self.state
+            for item in plan:
+                if self.cut is not None and len(self.steps) >= self.cut.number:
+                    return
+                self.one(item, number)
+            if self.state == before:
+                return
+            self.refresh_shapes()
+
+    def one(self, item: Pass, number: int) -> None:
+        spec = spec_of(item)
+        if spec in self.failed or spec in self.exclusions.passes:
+            return
+        if self.unchanged_at.get(spec) == self.state:
+            return
+        if self.progress is not None:
+            self.progress(f"{spec} (round {number})" if number > 1 else spec)
+        step = self.step(item, spec)
+        self.steps.append(step)
+        if step.problem is not None:
+            self.failed.add(spec)
+        if not step.changed:
+            self.unchanged_at[spec] = self.state
+
+    def step(self, item: Pass, spec: str) -> Step:
+        number = len(self.steps) + 1
+        limit = self.cut.rewrites if self.cut is not None and self.cut.number == number else None
+        skip = self.exclusions.sites.get(spec, frozenset())
+        step = Step(number, spec, item, Journal(item.name, limit, skip))
+        if self.snapshot is None:
+            self.snapshot = self.model.clone()
+        interface = interface_of(self.model)
+        started = time.perf_counter()
+        try:
+            item.run(self.model, step.journal)
+            state = fingerprint(self.model)
+            if state != self.state:
+                step.changed = True
+                step.problem = self.objection(step, interface)
+        except Exception as error:
+            logger.debug("%s raised", spec, exc_info=True)
+            step.problem = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
+        step.seconds = time.perf_counter() - started
+        if step.problem is not None:
+            self.undo(step)
+        elif step.changed:
+            self.untyped = _count_untyped(self.model)
+            self.state = state
+            self.snapshot = None
+        return step
+
+    def objection(self, step: Step, interface: Interface) -> str | None:
+        """Why the model cannot stay as the step left it; None if it can."""
+        change = interface_change(
+            interface, interface_of(self.model), drops_defaults=step.item.drops_defaults
+        )
+        if change is not None:
+            return f"changed the model's interface: {change}"
+        problem = first_problem(self.model)
+        if problem is not None:
+            return f"left an invalid model: {problem}"
+        if _count_untyped(self.model) > self.untyped:
+            problem = self.refresh_shapes()
+            if problem is not None:
+                return problem
+        return self.after_step(self.model, step) if self.after_step is not None else None
+
+    def undo(self, step: Step) -> None:
+        if self.strict:
+            raise PassError(f"{step.spec} was undone: it {step.problem}")
+        assert self.snapshot is not None  # noqa: S101 - made before the pass ran
+        replace_content(self.model, self.snapshot.clone())
+        self.state = fingerprint(self.model)
+        step.changed = False
+        step.journal.rewrites.clear()
+
+    def refresh_shapes(self) -> str | None:
+        """Infer shapes again; what contradicts itself is a reason to undo the last step."""
+        try:
+            infer_shapes(self.model)
+        except ShapeError as error:
+            return f"left shapes that contradict each other: {error}"
+        self.state = fingerprint(self.model)
+        return None
+
+
+def _count_untyped(model: ir.Model) -> int:
+    return sum(value.shape is None for node in all_nodes(model) for value in node.outputs)

@@ -1,0 +1,100 @@
+"""What must hold after every pass: the interface is kept and the model is valid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphopt.graph import all_graphs, ir, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What a caller of the model relies on, as text that can be compared and shown.
+
+    Attributes:
+        inputs: name, type and shape of each input that has no default, in order.
+        defaults: the same for inputs that an initializer gives a default to.
+        outputs: the same for each output.
+    """
+
+    inputs: tuple[tuple[str, str], ...]
+    defaults: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+def interface_of(model: ir.Model) -> Interface:
+    """Read the interface of a model."""
+    graph = model.graph
+    required: list[tuple[str, str]] = []
+    defaults: list[tuple[str, str]] = []
+    for value in graph.inputs:
+        (defaults if value.is_initializer() else required).append(_signature(value))
+    outputs = [_signature(value) for value in graph.outputs]
+    return Interface(tuple(required), tuple(defaults), tuple(outputs))
+
+
+def interface_change(before: Interface, after: Interface, *, drops_defaults: bool) -> str | None:
+    """What differs between two interfaces, in a phrase; None if nothing does."""
+    for kind, old, new in (
+        ("input", before.inputs, after.inputs),
+        ("output", before.outputs, after.outputs),
+    ):
+        change = _first_difference(kind, old, new)
+        if change is not None:
+            return change
+    if drops_defaults:
+        kept = set(before.defaults)
+        extra = next((entry for entry in after.defaults if entry not in kept), None)
+        return f"input '{extra[0]}' was added" if extra else None
+    return _first_difference("input", before.defaults, after.defaults)
+
+
+def first_problem(model: ir.Model) -> str | None:
+    """The first thing that makes the model invalid, naming the node; None if it is valid."""
+    problems = verify(model)
+    if not problems:
+        return None
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}"
+
+
+def fingerprint(model: ir.Model) -> int:
+    """A number that changes when a pass changes the model; good within one process only.
+
+    Tensors and nested types count by identity, as no pass writes into them.
+    """
+    parts: list[object] = [model.ir_version, tuple(model.metadata_props.items())]
+    for domain, version in model.graph.opset_imports.items():
+        parts.append((domain, version))
+    parts.extend(model.functions)
+    for graph in all_graphs(model):
+        parts.append(tuple(_signature(value) for value in graph.inputs))
+        parts.append(tuple(_signature(value) for value in graph.outputs))
+        parts.append(
+            tuple((name, id(value.const_value)) for name, value in graph.initializers.items())
+        )
+        for node in graph:
+            parts.append(node.op_identifier())
+            parts.append(tuple(None if value is None else value.name for value in node.inputs))
+            parts.append(tuple(value.name for value in node.outputs))
+            parts.append(tuple((name, id(held)) for name, held in node.attributes.items()))
+    return hash(tuple(parts))
+
+
+def _signature(value: ir.Value) -> tuple[str, str]:
+    return (value.name or "", f"{value.type} {value.shape}")
+
+
+def _first_difference(
+    kind: str, before: tuple[tuple[str, str], ...], after: tuple[tuple[str, str], ...]
+) -> str | None:
+    if before == after:
+        return None
+    for old, new in zip(before, after, strict=False):
+        if old[0] != new[0]:
+            return f"{kind} '{old[0]}' became '{new[0]}'"
+        if old[1] != new[1]:
+            return f"{kind} '{old[0]}' was {old[1]} and became {new[1]}"
+    if len(before) > len(after):
+        return f"{kind} '{before[len(after)][0]}' is gone"
+    return f"{kind} '{after[len(before)][0]}' was added"

@@ -1,0 +1,440 @@
+"""optimize: load, run passes, prove the result, save. compare and bisect stand beside it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from graphopt.catalog import PassLike, resolve, spec_of, split_specs
+from graphopt.errors import (
+    EquivalenceError,
+    InvalidModelError,
+    OutputError,
+    PassError,
+    RuntimeUnavailableError,
+    UsageError,
+)
+from graphopt.graph import ModelSource, all_nodes, ir, load, save, to_bytes, to_proto, verify
+from graphopt.pipeline.bisection import Culprit, exclude, find_culprit
+from graphopt.pipeline.check import Checker
+from graphopt.pipeline.execute import Exclusions, Step, execute
+from graphopt.pipeline.guard import interface_change, interface_of
+from graphopt.pipeline.statistics import size_on_disk, statistics_of
+from graphopt.plugin import Pass
+from graphopt.presets import LEVELS
+from graphopt.report import CheckReport, CheckStatus, PassReport, PassStatus, Report
+from graphopt.shapes import infer_shapes
+
+Check = Literal["off", "final", "per-pass"]
+InputShapes = Mapping[str, Sequence[int | str | None]]
+REPAIRS = 24
+"""How many guilty rewrites or passes a run leaves out before it gives up."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `optimize` gives back; unpacks as `model, ok`.
+
+    Attributes:
+        model: the optimized model, of the kind that was given: `bytes` for bytes, a
+            `ModelProto` for one, the path of the written file for a path with an output. An
+            `ir.Model` otherwise.
+        ok: whether every pass stayed and no check failed.
+        report: what was done, declined and proved.
+    """
+
+    model: Any
+    ok: bool
+    report: Report
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.model
+        yield self.ok
+
+
+def optimize(
+    source: ModelSource,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    level: int = 2,
+    passes: str | Sequence[PassLike] | None = None,
+    skip: Sequence[str] = (),
+    input_shapes: InputShapes | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_data: Any = None,
+    check: Check = "final",
+    check_count: int | None = None,
+    seed: int = 0,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+    strict: bool = False,
+    force: bool = False,
+    overwrite: bool = False,
+    external_data: bool | None = None,
+    measure: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Optimize a model, and prove that the result computes what the original does.
+
+    The argument is never changed, and nothing is written unless `output` is given.
+
+    Args:
+        source: a path, the bytes of a model, an `onnx.ModelProto` or an `ir.Model`.
+        output: where to write the result.
+        level: the preset, 0 to 3, where `passes` is not given.
+        passes: specs (`"a,b{x=1}"` or a sequence), or anything else that runs as a pass.
+        skip: names of passes to leave out.
+        input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
+        dims: sizes for symbolic dims by name.
+        input_data: inputs to compare on instead of seeded ones: a path, `module:function`,
+            or an iterable of feeds.
+        check: compare at the end, after every pass that changed something, or not at all.
+        check_count: how many inputs to compare on; by default three seeded ones, or all of
+            `input_data`.
+        seed: of the seeded inputs.
+        rtol: tolerance of each output, relative to its largest magnitude.
+        atol: absolute tolerance.
+        strict: a pass that has to be undone is an error.
+        force: give the result back, and write it, although the comparison failed.
+        overwrite: let `output` replace a file.
+        external_data: keep weights in a file of their own; None decides by size and source.
+        measure: time both models as ONNX Runtime runs them by default.
+        progress: called with a line about what is being done.
+
+    Raises:
+        UsageError: an option, pass or shape is wrong.
+        UnreadableModelError: the source is no model.
+        InvalidModelError: the source breaks the rules of ONNX.
+        ShapeError: the shapes given contradict the model.
+        EquivalenceError: the result differs from the original and cannot be repaired.
+        PassError: a pass was undone in a strict run.
+        OutputError: the result cannot be written.
+    """
+    started = time.perf_counter()
+    tell = progress or _silent
+    plan = make_plan(level, passes, skip)
+    if output is not None:
+        _check_output(source, output, overwrite)
+    tell("loading")
+    original = _load(source)
+    described = _described_values(original)
+    file_bytes = size_on_disk(source, original)
+    infer_shapes(original, input_shapes=input_shapes, dims=dims)
+    run = _Run(original, plan, check, strict, tell)
+    if check != "off":
+        tell("preparing inputs")
+        run.checker = Checker(
+            original, input_data=input_data, count=check_count, seed=seed, rtol=rtol, atol=atol
+        )
+    model = run.until_equivalent()
+    report = Report(
+        before=statistics_of(original, file_bytes),
+        after=statistics_of(model, None),
+        passes=run.pass_reports(),
+        check=run.check_report,
+    )
+    if report.check.status is CheckStatus.FAILED and not force:
+        raise EquivalenceError(
+            f"the result differs from the original ({report.check.reason}); nothing was "
+            "written; look for the cause with `graphopt bisect`, or write it with --force"
+        )
+    if measure and run.checker is not None:
+        tell("measuring latency")
+        _measure(original, model, run.checker, report)
+    _forget_inferred(model, described)
+    given_back, after_bytes = _give_back(model, source, output, overwrite, external_data, tell)
+    report.after = statistics_of(model, after_bytes)
+    report.output = None if output is None else os.fspath(output)
+    report.seconds = time.perf_counter() - started
+    return Result(given_back, report.ok, report)
+
+
+def compare(
+    expected: ModelSource,
+    actual: ModelSource,
+    *,
+    input_shapes: InputShapes | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_data: Any = None,
+    count: int | None = None,
+    seed: int = 0,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> CheckReport:
+    """Run two models on the same inputs in ONNX Runtime and compare their outputs by name.
+
+    The arguments are those of `optimize`. A model whose outputs have other names, or that
+    takes other inputs, fails with a reason that says so.
+
+    Raises:
+        UnreadableModelError: a source is no model.
+        InvalidModelError: a source breaks the rules of ONNX.
+    """
+    first, second = _load(expected), _load(actual)
+    infer_shapes(first, input_shapes=input_shapes, dims=dims)
+    report = CheckReport(rtol=rtol, atol=atol)
+    change = _name_change(first, second)
+    if change is not None:
+        report.status = CheckStatus.FAILED
+        report.reason = f"the models have different interfaces: {change}"
+        return report
+    checker = Checker(first, input_data=input_data, count=count, seed=seed, rtol=rtol, atol=atol)
+    return checker.compare(second)
+
+
+def bisect(
+    source: ModelSource,
+    *,
+    level: int = 2,
+    passes: str | Sequence[PassLike] | None = None,
+    skip: Sequence[str] = (),
+    input_shapes: InputShapes | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_data: Any = None,
+    count: int | None = None,
+    seed: int = 0,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+    progress: Callable[[str], None] | None = None,
+) -> Culprit | None:
+    """Find the pass, and within it the rewrite, that changes what the model computes.
+
+    The arguments are those of `optimize`.
+
+    Returns:
+        The first culprit; None if the result is equivalent.
+
+    Raises:
+        RuntimeUnavailableError: the original cannot be run here, so nothing can be compared.
+    """
+    tell = progress or _silent
+    plan = make_plan(level, passes, skip)
+    original = _load(source)
+    infer_shapes(original, input_shapes=input_shapes, dims=dims)
+    checker = Checker(original, input_data=input_data, count=count, seed=seed, rtol=rtol, atol=atol)
+    if checker.unavailable is not None:
+        raise RuntimeUnavailableError(checker.unavailable)
+    run = _Run(original, plan, "final", False, tell)
+    run.checker = checker
+    return run.culprit()
+
+
+def make_plan(
+    level: int, passes: str | Sequence[PassLike] | None, skip: Sequence[str] = ()
+) -> tuple[Pass, ...]:
+    """The passes that a request names, in order.
+
+    Raises:
+        UsageError: an unknown level or pass, or one to skip that is not in the plan.
+    """
+    if passes is None:
+        if level not in LEVELS:
+            raise UsageError(f"there is no level {level}; levels are 0 to {max(LEVELS)}")
+        wanted: Sequence[PassLike] = LEVELS[level]
+    else:
+        wanted = split_specs(passes) if isinstance(passes, str) else passes
+    plan = tuple(resolve(item) for item in wanted)
+    known = {item.name for item in plan}
+    for name in skip:
+        if name not in known:
+            resolve(name)  # an unknown name is an error with a suggestion
+            raise UsageError(f"'{name}' is not in the plan, so it cannot be skipped")
+    return tuple(item for item in plan if item.name not in set(skip))
+
+
+class _Run:
+    """One run over one model: execute, compare, leave the culprit out, execute again."""
+
+    def __init__(
+        self,
+        original: ir.Model,
+        plan: tuple[Pass, ...],
+        check: Check,
+        strict: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.original = original
+        self.plan = plan
+        self.check = check
+        self.strict = strict
+        self.tell = tell
+        self.checker: Checker | None = None
+        self.exclusions = Exclusions()
+        self.steps: list[Step] = []
+        self.check_report = CheckReport()
+
+    def until_equivalent(self) -> ir.Model:
+        """The optimized model, without the rewrites that move the outputs."""
+        for _ in range(REPAIRS):
+            model = self.execute()
+            if self.checker is None:
+                return model
+            self.tell("comparing with the original")
+            self.check_report = self.checker.compare(model)
+            if self.check_report.status is not CheckStatus.FAILED:
+                return model
+            self.tell("looking for the guilty rewrite")
+            culprit = self.find()
+            if culprit is None:
+                return model
+            if self.strict:
+                raise PassError(f"the result differs from the original because of {culprit}")
+            self.exclusions = exclude(self.exclusions, culprit)
+        return model
+
+    def culprit(self) -> Culprit | None:
+        """The first thing that moves the outputs; None if nothing does."""
+        model = self.execute()
+        assert self.checker is not None  # noqa: S101 - bisect makes one
+        if self.checker.compare(model).status is not CheckStatus.FAILED:
+            return None
+        return self.find()
+
+    def execute(self) -> ir.Model:
+        model, self.steps = execute(
+            self.original,
+            self.plan,
+            exclusions=self.exclusions,
+            strict=self.strict,
+            after_step=self.compare_step if self.check == "per-pass" else None,
+            progress=self.tell,
+        )
+        return model
+
+    def compare_step(self, model: ir.Model, step: Step) -> str | None:
+        if self.checker is None:
+            return None
+        report = self.checker.compare(model, stop_early=True)
+        if report.status is not CheckStatus.FAILED:
+            return None
+        return f"moved the outputs: {report.reason}"
+
+    def find(self) -> Culprit | None:
+        assert self.checker is not None  # noqa: S101 - callers have compared already
+        return find_culprit(self.original, self.plan, self.steps, self.checker, self.exclusions)
+
+    def pass_reports(self) -> list[PassReport]:
+        """One report for each pass of the plan, over all rounds, in the plan's order."""
+        reports: dict[str, PassReport] = {}
+        for item in self.plan:
+            spec = spec_of(item)
+            reports.setdefault(spec, PassReport(spec, item.promise))
+        for step in self.steps:
+            report = reports[step.spec]
+            report.seconds += step.seconds
+            report.rewrites.extend(step.journal.rewrites)
+            # A later round looks at every place again, so its word is the last.
+            report.declined = step.journal.declined
+            if step.changed:
+                report.status = PassStatus.CHANGED
+            if step.problem is not None:
+                report.status, report.problem = PassStatus.UNDONE, step.problem
+        for spec, sites in self.exclusions.sites.items():
+            report = reports[spec]
+            report.status = PassStatus.REPAIRED
+            report.left_out = sorted(sites)
+            report.problem = f"left out {len(sites)} rewrites that moved the outputs"
+        for spec, reason in self.exclusions.passes.items():
+            report = reports[spec]
+            report.status = PassStatus.UNDONE
+            report.problem = f"moved the outputs: {reason}"
+        return list(reports.values())
+
+
+def _load(source: ModelSource) -> ir.Model:
+    model = load(source)
+    problems = verify(model)
+    if problems:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise InvalidModelError(f"the model is invalid: {problems[0]}{more}", [*map(str, problems)])
+    return model
+
+
+def _name_change(first: ir.Model, second: ir.Model) -> str | None:
+    """What a feed or a reader of the outputs would trip over, types and shapes aside."""
+
+    def bare(entries: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        return tuple((name, "") for name, _ in entries)
+
+    one, two = interface_of(first), interface_of(second)
+    return interface_change(
+        type(one)(bare(one.inputs), (), bare(one.outputs)),
+        type(two)(bare(two.inputs), (), bare(two.outputs)),
+        drops_defaults=True,
+    )
+
+
+def _check_output(source: ModelSource, output: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse before the work what would be refused after it."""
+    path = Path(output)
+    if path.is_dir():
+        raise OutputError(f"'{path}' is a folder; name a file")
+    if path.exists() and not overwrite:
+        same = isinstance(source, str | os.PathLike) and path.exists() and path.samefile(source)
+        what = "is the input itself" if same else "exists already"
+        raise OutputError(f"'{path}' {what}; name another file, or overwrite it with --force")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder '{path.parent}' does not exist; make it first")
+
+
+def _described_values(model: ir.Model) -> frozenset[str]:
+    """Names of the inner values whose type the file itself tells."""
+    return frozenset(
+        value.name
+        for node in all_nodes(model)
+        for value in node.outputs
+        if value.name and (value.type is not None or value.shape is not None)
+    )
+
+
+def _forget_inferred(model: ir.Model, described: frozenset[str]) -> None:
+    """Keep the file small: types that anyone can infer again are not written."""
+    for node in all_nodes(model):
+        for value in node.outputs:
+            if not value.is_graph_output() and value.name not in described:
+                value.type = value.shape = None
+
+
+def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Report) -> None:
+    """Time both models, interleaved, as ONNX Runtime runs them for its users."""
+    from graphopt.runtime import Session, time_interleaved
+
+    feed = next(iter(checker.feeds()), None)
+    if feed is None or checker.unavailable is not None:
+        return
+    try:
+        sessions = [Session(original, optimized=True), Session(model, optimized=True)]
+        report.latency_before, report.latency_after = time_interleaved(sessions, feed)
+    except RuntimeUnavailableError as error:
+        report.warnings.append(f"the latency could not be measured: {error}")
+
+
+def _give_back(
+    model: ir.Model,
+    source: ModelSource,
+    output: str | os.PathLike[str] | None,
+    overwrite: bool,
+    external_data: bool | None,
+    tell: Callable[[str], None],
+) -> tuple[Any, int | None]:
+    """The result in the kind that was given, and its size in bytes where it has one."""
+    size = None
+    written: Path | None = None
+    if output is not None:
+        tell("saving")
+        files = save(model, output, external_data=external_data, overwrite=overwrite)
+        written, size = Path(output), sum(file.stat().st_size for file in files)
+    if isinstance(source, bytes):
+        data = to_bytes(model)
+        return data, len(data)
+    if isinstance(source, str | os.PathLike):
+        return written or model, size
+    return (model if isinstance(source, ir.Model) else to_proto(model)), size
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""

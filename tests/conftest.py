@@ -1,0 +1,25 @@
+"""Where the tests find their models: the fixtures in the project and the zoo beside it."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["graphopt.testing.pytest_plugin"]
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "fixtures"
+ZOO = ROOT.parent / "shared" / "zoo"
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of the small models that tools/make_fixtures.py makes."""
+    return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Path:
+    """The folder of real trained models; tests that need it are skipped where it is absent."""
+    if not (ZOO / "MANIFEST.json").is_file():
+        pytest.skip(f"the zoo of trained models is not at {ZOO}")
+    return ZOO

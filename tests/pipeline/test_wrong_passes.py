@@ -1,0 +1,162 @@
+"""Passes that are wrong on purpose are caught, undone and named; the rest of the run goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.parser
+import onnxruntime
+import pytest
+
+import graphopt
+from graphopt.errors import EquivalenceError, PassError
+from graphopt.plugin import Pass
+from graphopt.report import CheckStatus, PassReport, PassStatus
+from tests.pipeline import models
+
+
+def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
+
+
+def assert_same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    for batch in (1, 2, 3, 7):
+        feed = {"x": np.random.default_rng(batch).normal(size=(batch, 4)).astype(np.float32)}
+        for expected, actual in zip(run(before, feed), run(after, feed), strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def report_of(result: graphopt.Result, name: str) -> PassReport:
+    return next(report for report in result.report.passes if report.name == name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (models.Raises(), "raised RuntimeError: on purpose, in two lines"),
+        (models.LeavesInvalid(), "left an invalid model"),
+        (models.RenamesOutput(), "output 'y' became 'renamed'"),
+        (models.DropsDynamicDim(), "input 'x' was"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Pass) else None,
+)
+def test_a_broken_pass_is_undone_and_the_rest_goes_on(wrong: Pass, problem: str) -> None:
+    before = models.chain()
+    result = graphopt.optimize(before, passes=[wrong, models.RemoveIdentities()])
+    assert not result.ok
+    report = report_of(result, wrong.name)
+    assert report.status is PassStatus.UNDONE
+    assert problem in (report.problem or "")
+    assert report_of(result, "remove-identities").status is PassStatus.CHANGED
+    assert "Identity" not in models.nodes(result.model)
+    assert result.report.check.status is CheckStatus.VERIFIED
+    assert_same(before, result.model)
+
+
+@pytest.mark.parametrize("wrong", [models.Raises(), models.RenamesOutput()])
+def test_strict_stops_at_a_broken_pass(wrong: Pass) -> None:
+    with pytest.raises(PassError, match=wrong.name):
+        graphopt.optimize(models.chain(), passes=[wrong], strict=True)
+
+
+@pytest.mark.parametrize("check", ["final", "per-pass"])
+def test_the_guilty_rewrite_is_left_out_and_named(check: str) -> None:
+    before = models.chain()
+    result = graphopt.optimize(before, passes=[models.WrongRewrite()], check=check)
+    assert not result.ok
+    assert_same(before, result.model)
+    report = report_of(result, "wrong-rewrite")
+    if check == "final":
+        assert report.status is PassStatus.REPAIRED
+        assert len(report.left_out) == 1
+        assert report.left_out[0].startswith("Neg")
+        assert models.nodes(result.model) == ["Relu", "Neg", "Abs", "Tanh"]
+    else:
+        assert report.status is PassStatus.UNDONE
+        assert "moved the outputs" in (report.problem or "")
+
+
+def test_wrong_only_at_batch_three_is_caught() -> None:
+    before = models.chain()
+    result = graphopt.optimize(before, passes=[models.WrongAtBatchThree()])
+    assert report_of(result, "wrong-at-batch-three").status is not PassStatus.CHANGED
+    assert_same(before, result.model)
+
+
+def test_wrong_on_one_input_only_is_caught_where_the_user_gives_that_input() -> None:
+    before = models.chain()
+    feeds = [{"x": np.full((1, 4), value, np.float32)} for value in (1, 2, 7, 3)]
+    result = graphopt.optimize(before, passes=[models.WrongOnOneValue()], input_data=feeds)
+    report = report_of(result, "wrong-on-one-value")
+    assert report.status in (PassStatus.REPAIRED, PassStatus.UNDONE)
+    assert result.report.check.inputs_tried == 4
+    assert "Where" not in models.nodes(result.model)
+
+
+def test_strict_stops_at_a_pass_that_moves_the_outputs() -> None:
+    with pytest.raises(PassError, match="wrong-rewrite"):
+        graphopt.optimize(models.chain(), passes=[models.WrongRewrite()], strict=True)
+
+
+def test_bisect_names_the_rewrite_and_gives_both_sides() -> None:
+    culprit = graphopt.bisect(
+        models.chain(), passes=[models.RemoveIdentities(), models.WrongRewrite()]
+    )
+    assert culprit is not None
+    assert culprit.spec == "wrong-rewrite"
+    assert culprit.site is not None
+    assert culprit.site.startswith("Neg")
+    before = [node.op_type for node in culprit.before.graph]
+    after = [node.op_type for node in culprit.after.graph]
+    assert before == ["Relu", "Neg", "Abs", "Tanh"]
+    assert after == ["Relu", "Abs", "Tanh"]
+
+
+def test_bisect_finds_nothing_in_an_honest_run() -> None:
+    assert graphopt.bisect(models.chain(), passes=[models.RemoveIdentities()]) is None
+
+
+def test_a_random_output_is_no_reason_to_blame_a_pass() -> None:
+    before = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        noisy (float[2] x) => (float[2] y, float[2] z) {
+            i = Identity (x)
+            noise = RandomNormalLike (i)
+            y = Add (x, noise)
+            z = Neg (i)
+        }
+        """
+    )
+    result = graphopt.optimize(before, passes=[models.RemoveIdentities()])
+    assert result.ok
+    assert [check.name for check in result.report.check.outputs] == ["z"]
+    assert "y" in result.report.check.reason
+
+
+def test_a_model_that_cannot_run_here_is_not_called_verified() -> None:
+    before = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17, "my.ops" : 1]>
+        custom (float[2] x) => (float[2] y) {
+            a = Identity (x)
+            y = my.ops.Frobnicate (a)
+        }
+        """
+    )
+    result = graphopt.optimize(before, passes=[models.RemoveIdentities()])
+    assert result.ok
+    assert result.report.check.status is CheckStatus.NOT_VERIFIED
+    assert "Frobnicate" in result.report.check.reason
+    assert models.nodes(result.model) == ["Frobnicate"]
+
+
+def test_nothing_is_written_where_the_result_cannot_be_repaired(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphopt.pipeline.optimization.REPAIRS", 1)
+    target = tmp_path / "out.onnx"
+    with pytest.raises(EquivalenceError, match="nothing was written"):
+        graphopt.optimize(models.chain(), passes=[models.WrongRewrite()], output=target)
+    assert list(tmp_path.iterdir()) == []
