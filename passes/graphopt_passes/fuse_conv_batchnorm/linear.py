@@ -1,0 +1,128 @@
+"""How Conv, ConvTranspose, Gemm and MatMul take up a factor and an offset per channel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import ml_dtypes
+import numpy as np
+
+from graphopt.plugin import NotApplicable, Rewriter, ir
+from graphopt_passes.fuse_conv_batchnorm.affine import Affine
+from graphopt_passes.fuse_conv_batchnorm.parameters import integer, optional_input, parameter, real
+
+_CHUNK = 1 << 20
+"""Elements that are held in float64 at a time."""
+
+_NEGLIGIBLE = 1e-30
+"""An error that no sum in the types with float32's range can show, whatever the channel's size."""
+
+
+def fold_affine(linear: ir.Node, affine: Affine, rewriter: Rewriter) -> ir.Node:
+    """A new operator that computes `factor * linear + offset`.
+
+    Raises:
+        NotApplicable: a parameter is no constant, or the result leaves the type's range.
+    """
+    weight = parameter(linear.inputs[1], f"{linear.op_type} weight")
+    weight_shape, factor_shape = _layout(linear, weight.shape)
+    channels = math.prod(factor_shape)
+    factor = _for_channels(affine.factor, channels)
+    offset = _for_channels(affine.offset, channels)
+    # beta goes into the new bias; only Gemm has one.
+    bias = _bias(linear, real(linear, "beta", 1.0) * factor, offset, weight.dtype)
+
+    inputs = [linear.inputs[0], linear.inputs[1]]
+    weight_name = (linear.inputs[1].name if linear.inputs[1] is not None else None) or "weight"
+    if (factor != 1).any():  # else a shared weight would be copied for nothing
+        scaled = _scaled(weight.reshape(weight_shape), factor.reshape(factor_shape))
+        inputs[1] = rewriter.initializer(scaled.reshape(weight.shape), weight_name)
+    if bias is not None:
+        old_bias = optional_input(linear, 2)
+        bias_name = (old_bias.name if old_bias is not None else None) or f"{weight_name}_bias"
+        inputs.append(rewriter.initializer(bias, bias_name))
+    attributes = [held for held in linear.attributes.values() if held.name != "beta"]
+    op_type = "Gemm" if linear.op_type == "MatMul" else linear.op_type
+    return rewriter.node(op_type, inputs, attributes)
+
+
+def _layout(linear: ir.Node, shape: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """A shape for the weight, and one for the factors that broadcasts against it."""
+    name = linear.op_type
+    if name == "Conv" and len(shape) >= 3:
+        return shape, (shape[0], *[1] * (len(shape) - 1))
+    if name == "ConvTranspose" and len(shape) >= 3:
+        # [inputs, outputs/group, ...] is [group, inputs/group, outputs/group, ...].
+        groups = integer(linear, "group", 1)
+        if groups >= 1 and shape[0] % groups == 0:
+            grouped = (groups, shape[0] // groups, *shape[1:])
+            return grouped, (groups, 1, shape[1], *[1] * (len(shape) - 2))
+    if name == "Gemm" and len(shape) == 2:
+        return shape, ((shape[0], 1) if integer(linear, "transB", 0) else (1, shape[1]))
+    if name == "MatMul":
+        data = linear.inputs[0]
+        if data is None or data.shape is None or len(data.shape) != 2 or len(shape) != 2:
+            raise NotApplicable("MatMul is not known to multiply two matrices")
+        return shape, (1, shape[1])
+    raise NotApplicable(f"{name} weight has a shape that does not fit")
+
+
+def _for_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    if array.size not in (1, channels):
+        raise NotApplicable(f"there are {array.size} factors for {channels} channels")
+    return np.broadcast_to(array, (channels,))
+
+
+def _bias(
+    linear: ir.Node, factor: np.ndarray, offset: np.ndarray, dtype: np.dtype
+) -> np.ndarray | None:
+    """`factor * bias + offset`, rounded to `dtype`; None where there is none and need be none."""
+    value = optional_input(linear, 2)
+    if value is not None:
+        bias = parameter(value, f"{linear.op_type} bias")
+        if bias.ndim == 2 and bias.shape[0] > 1 and bias.shape[1] != factor.size:
+            raise NotApplicable(f"{linear.op_type} bias has one value per row: it would grow")
+        exact = bias.astype(np.float64) * factor + offset
+    elif offset.any() or linear.op_type == "MatMul":  # Gemm needs one before opset 11
+        exact = offset
+    else:
+        return None
+    rounded = _rounded(exact, dtype)
+    if not np.isfinite(rounded).all():
+        raise NotApplicable(f"the fused bias overflows {dtype.name}")
+    return rounded
+
+
+def _scaled(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """`weight * factor`, rounded once to the weight's type.
+
+    Raises:
+        NotApplicable: it overflows, or a channel as a whole sinks below the type's normal
+            numbers, where fewer digits are left.
+    """
+    result = np.empty(weight.shape, weight.dtype)
+    error, largest = np.zeros(factor.shape), np.zeros(factor.shape)
+    constant_axes = tuple(axis for axis, size in enumerate(factor.shape) if size == 1)
+    step = max(1, _CHUNK // max(1, weight[:1].size))
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        place = rows if factor.shape[0] > 1 else slice(None)
+        exact = weight[rows].astype(np.float64) * factor[place]
+        result[rows] = _rounded(exact, weight.dtype)
+        with np.errstate(invalid="ignore"):
+            wrong = abs(result[rows].astype(np.float64) - exact)
+        for worst, seen in ((error, wrong), (largest, abs(exact))):
+            peak = seen.max(axis=constant_axes, keepdims=True, initial=0)
+            worst[place] = np.maximum(worst[place], peak)
+    if not np.isfinite(error).all():
+        raise NotApplicable(f"the fused weight overflows {weight.dtype.name}")
+    epsilon = float(ml_dtypes.finfo(weight.dtype).eps)  # type: ignore[no-untyped-call]
+    if (error > epsilon * largest + _NEGLIGIBLE).any():
+        raise NotApplicable(f"the fused weight underflows {weight.dtype.name}")
+    return result
+
+
+def _rounded(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.asarray(exact, np.float64).astype(dtype)

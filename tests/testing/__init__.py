@@ -1,0 +1,1 @@
+"""Tests of graphopt.testing: golden cases and traps have to be able to fail."""
