@@ -60,7 +60,7 @@ class Checker:
         if input_data is not None:
             from graphopt.runtime import read_feeds
 
-            self._feeds = read_feeds(input_data, self._session.input_names)
+            self._feeds = read_feeds(input_data, model=original)
             self._count = count
             return
         self._feeds = runnable_feeds(
@@ -101,7 +101,10 @@ class Checker:
             report.reason = f"ONNX Runtime refuses the optimized model: {error}"
             return report
         worst: dict[str, OutputCheck] = {}
-        for feed in self.feeds():
+        taken = {value.name for value in candidate.graph.inputs}
+        for whole_feed in self.feeds():
+            # A default that the candidate does not let callers override keeps its value.
+            feed = {name: value for name, value in whole_feed.items() if name in taken}
             try:
                 expected = self._session.run(feed)
             except RuntimeUnavailableError as error:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from graphopt.graph import ir
 from graphopt.graph.constants import constant_tensor
+from graphopt.rewrite.constant_time import use_count
 from graphopt.rewrite.journal import NotApplicable
 from graphopt.rewrite.pattern import Constant, Maybe, OneOf, Op, Pattern, Variable
-from graphopt.rewrite.uses import use_count
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ that for an op which the rewrite leaves standing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,3 +141,17 @@ def depth(pattern: Pattern) -> int:
     if isinstance(pattern, Maybe):
         return depth(pattern.pattern)
     return 0
+
+
+def inner_ops(pattern: Pattern) -> Iterator[Op]:
+    """Every op that may stand below the root of `pattern`."""
+    stack: list[Pattern] = [child for root in roots(pattern) for child in root.inputs]
+    while stack:
+        current = stack.pop()
+        if isinstance(current, Op):
+            yield current
+            stack.extend(current.inputs)
+        elif isinstance(current, OneOf):
+            stack.extend(current.patterns)
+        elif isinstance(current, Maybe):
+            stack.append(current.pattern)

@@ -9,8 +9,8 @@ import numpy as np
 
 from graphopt.graph import ir
 from graphopt.graph.walk import all_graphs, all_nodes, subgraphs
+from graphopt.rewrite.constant_time import remove_node, use_count
 from graphopt.rewrite.journal import Journal, NotApplicable, site_of
-from graphopt.rewrite.uses import use_count
 
 ORIGIN_KEY = "graphopt.from"
 """Metadata key on a new node: the names of the input model's nodes that it stands for."""
@@ -92,9 +92,7 @@ class Rewriter:
         if self._place is None:
             raise NotApplicable("the root has been removed from its graph")
         unique = self.unique_name(name)
-        constant = (
-            tensor if isinstance(tensor, ir.TensorProtocol) else ir.tensor(tensor, name=unique)
-        )
+        constant = ir.tensor(tensor, name=unique) if isinstance(tensor, np.ndarray) else tensor
         if id(self._place) in self._function_graphs:
             node = self.node("Constant", [], {"value": constant})
             value = node.outputs[0]
@@ -158,14 +156,15 @@ class Rewriter:
         for old in node.outputs[len(pairs) :]:
             self._check_output(graph, old, None)
 
-        site = site_of(node)
+        # Both read names that are about to pass to the new values.
+        site, metadata = site_of(node), self._provenance()
         self._edited = True
         fresh = {id(value) for made in self._pending for value in made.outputs}
         for old, new in pairs:
             if new is not None and (id(new) in fresh or old.is_graph_output()):
                 name, old.name = old.name, None
                 new.name = name
-        self._insert_pending(node)
+        self._insert_pending(node, metadata)
         for old, new in pairs:
             if new is not None:
                 self._redirect(graph, old, new)
@@ -182,7 +181,7 @@ class Rewriter:
                 continue
             used = [value for value in _inputs_of(dead) if value is not None]
             _detach(dead)
-            graph.remove(dead)
+            remove_node(graph, dead)
             for value in used:
                 self._release(value, doomed)
 
@@ -227,11 +226,10 @@ class Rewriter:
         if len(self._positions(graph, old)) > 1:
             raise NotApplicable(f"'{old.name}' is a graph output twice")
 
-    def _insert_pending(self, before: ir.Node) -> None:
+    def _insert_pending(self, before: ir.Node, metadata: Mapping[str, str]) -> None:
         graph = before.graph
         if graph is None or not self._pending:
             return
-        metadata = self._provenance()
         base = next(
             (value.name for made in self._pending for value in made.outputs if value.name),
             before.op_type,

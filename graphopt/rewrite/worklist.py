@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from graphopt.errors import PassError
 from graphopt.graph import ir
 from graphopt.graph.walk import all_nodes
+from graphopt.rewrite.constant_time import use_count
 from graphopt.rewrite.journal import Journal, NotApplicable, site_of
 from graphopt.rewrite.matcher import Match, match
-from graphopt.rewrite.pattern import Pattern, depth, roots
+from graphopt.rewrite.pattern import Pattern, depth, inner_ops, roots
 from graphopt.rewrite.rewriter import Rewriter
 
 RewriteFunction = Callable[[Match, Rewriter], None]
+
+_HUB = 16
 
 
 def rewrite_until_stable(
@@ -34,13 +37,11 @@ def rewrite_until_stable(
     Raises:
         PassError: the rewrites do not come to an end (each makes room for another).
     """
-    index: dict[tuple[str, str], list[Pattern]] = {}
-    for pattern in patterns:
-        for key in dict.fromkeys(
-            (root.domain, name) for root in roots(pattern) for name in root.op_types
-        ):
-            index.setdefault((key[0] or "ai.onnx", key[1]), []).append(pattern)
+    index = _by_root(patterns, model)
     reach = max((depth(pattern) for pattern in patterns), default=1) - 1
+    # A value with many consumers is no inner value of a match, unless it may be shared.
+    may_share = any(inner.shared for pattern in patterns for inner in inner_ops(pattern))
+    widest = None if may_share else _HUB
     rewriter = Rewriter(model, journal)
 
     queue: deque[ir.Node] = deque()
@@ -64,9 +65,9 @@ def rewrite_until_stable(
         if patience < 0:
             raise PassError(
                 f"{journal.pass_name} does not come to an end: its rewrites undo each other "
-                f"(last at {site_of(node)})"
+                f"(last at {journal.rewrites[-1].site})"
             )
-        for affected in _downstream(rewriter.touched, reach):
+        for affected in _downstream(rewriter.touched, reach, widest):
             if (
                 affected.graph is not None
                 and _key(affected) in index
@@ -74,6 +75,31 @@ def rewrite_until_stable(
             ):
                 queue.append(affected)
                 waiting.add(id(affected))
+
+
+def _by_root(patterns: Iterable[Pattern], model: ir.Model) -> dict[tuple[str, str], list[Pattern]]:
+    """The patterns by the domain and the op type that their roots may have."""
+    # A function of the model that bears an ONNX op's name may compute anything.
+    shadowed = {
+        ("ai.onnx", name) for domain, name, _ in model.functions if domain in ("", "ai.onnx")
+    }
+    index: dict[tuple[str, str], list[Pattern]] = {}
+    for pattern in patterns:
+        keys = [
+            (root.domain or "ai.onnx", op_type)
+            for root in roots(pattern)
+            for op_type in root.op_types
+        ]
+        if any(
+            (inner.domain or "ai.onnx", op_type) in shadowed
+            for inner in inner_ops(pattern)
+            for op_type in inner.op_types
+        ):
+            continue
+        for key in dict.fromkeys(keys):
+            if key not in shadowed:
+                index.setdefault(key, []).append(pattern)
+    return index
 
 
 def _key(node: ir.Node) -> tuple[str, str]:
@@ -107,8 +133,11 @@ def _rewrite_at(
     return False
 
 
-def _downstream(nodes: Iterable[ir.Node], reach: int) -> Iterable[ir.Node]:
-    """The nodes and those that consume their outputs, `reach` steps down, each once."""
+def _downstream(nodes: Iterable[ir.Node], reach: int, widest: int | None) -> Iterable[ir.Node]:
+    """The nodes and those that consume their outputs, `reach` steps down, each once.
+
+    The consumers of a value that has more than `widest` of them are left out.
+    """
     seen: dict[int, ir.Node] = {}
     frontier = [node for node in nodes if node.graph is not None]
     for node in frontier:
@@ -117,17 +146,12 @@ def _downstream(nodes: Iterable[ir.Node], reach: int) -> Iterable[ir.Node]:
         following: list[ir.Node] = []
         for node in frontier:
             for value in node.outputs:
-                uses = value.uses()
-                if len(uses) > _HUB:
+                if widest is not None and use_count(value) > widest:
                     continue
                 following.extend(
                     usage.node
-                    for usage in uses
+                    for usage in value.uses()
                     if seen.setdefault(id(usage.node), usage.node) is usage.node
                 )
         frontier = following
     return seen.values()
-
-
-_HUB = 16
-"""A value with more consumers is no inner value of a match, so nothing below it waits for it."""
