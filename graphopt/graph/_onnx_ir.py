@@ -1,50 +1,43 @@
 """Import onnx_ir without paying for sympy.
 
 Four fifths of the time that `import onnx_ir` takes is sympy, which is needed only to do
-arithmetic on symbolic dims. While onnx_ir is imported, a finder on `sys.meta_path` gives
-`sympy` and `onnx_ir._symbolic_shapes` a lazy loader: each is executed at its first use.
+arithmetic on symbolic dims. While onnx_ir is imported, stand-ins are in `sys.modules` for
+`sympy` and for `onnx_ir._symbolic_shapes`, which uses it at once; then they are taken out.
+onnx_ir keeps them under its own names, and they import the real module at their first use.
 
 Why this is sound: onnx_ir touches sympy at import time only to bind the module's name (its
-annotations are strings) and `_symbolic_shapes` is reached only from expression arithmetic.
-The finder is gone when the import ends, a sympy that is loaded already is left alone, and a
-lazy module becomes the real one, the same object, at its first attribute access, also for
-other libraries in the process (`import sympy.core` and `from sympy import x` included).
+annotations are strings). For everyone else `sympy` is simply not imported yet, so its import
+is the ordinary one, under Python's own locks. `importlib.util.LazyLoader` would leave a lazy
+module in `sys.modules` for all to see, and its first use from two threads at once fails (or,
+where it is fixed, can deadlock). A module that is loaded already is left alone.
 """
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import importlib
 import sys
-from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
-_LAZY = frozenset({"sympy", "onnx_ir._symbolic_shapes"})
-
-
-class _LazyFinder(importlib.abc.MetaPathFinder):
-    """Finds the modules in `_LAZY` as the finders behind it would, with a lazy loader."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _LAZY:
-            return None
-        for finder in sys.meta_path:
-            if finder is self:
-                continue
-            spec = finder.find_spec(fullname, path, target)
-            if spec is not None:
-                if spec.loader is not None:
-                    spec.loader = importlib.util.LazyLoader(spec.loader)
-                return spec
-        return None
+_DEFERRED = ("sympy", "onnx_ir._symbolic_shapes")
 
 
-_finder = _LazyFinder()
-sys.meta_path.insert(0, _finder)
+class _StandIn(ModuleType):
+    """Looks its attributes up in the real module, which it imports at the first of them."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Another thread may ask while the stand-in is still the module that it would import.
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+_stand_ins = {name: _StandIn(name) for name in _DEFERRED if name not in sys.modules}
+if "onnx_ir" not in sys.modules:
+    sys.modules.update(_stand_ins)
 try:
     import onnx_ir as ir  # noqa: TID251 - the one place where it is imported
 finally:
-    sys.meta_path.remove(_finder)
+    for _name, _stand_in in _stand_ins.items():
+        if sys.modules.get(_name) is _stand_in:
+            del sys.modules[_name]
 
 __all__ = ["ir"]

@@ -20,6 +20,7 @@ from graphopt.graph.proto import all_scopes
 from graphopt.graph.walk import all_graphs
 
 _TRAINING_INFO = "graphopt.training_info"
+_OUTPUT_TYPES = "graphopt.output_types"
 _SPARSE = (ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.SPARSE_TENSORS)
 
 
@@ -73,9 +74,10 @@ class Lifted:
     sparse: list[tuple[int, onnx.SparseTensorProto]] = field(default_factory=list)
     types: list[tuple[int, str, onnx.TypeProto]] = field(default_factory=list)
     attributes: list[tuple[int, int, ir.Attr]] = field(default_factory=list)
+    output_types: list[tuple[int, int, onnx.TypeProto]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.training_info or self.sparse or self.types or self.attributes)
+        return any(vars(self).values())
 
 
 def lift(proto: onnx.ModelProto) -> Lifted:
@@ -91,6 +93,7 @@ def lift(proto: onnx.ModelProto) -> Lifted:
                 )
                 lifted.sparse.append((place, _copy_sparse(sparse)))
             del scope.sparse_initializer[:]
+            lifted.output_types.extend((place, *kept) for kept in _lift_output_types(scope))
             infos = [*scope.input, *scope.output, *scope.value_info]
         else:
             infos = [*scope.value_info]
@@ -116,6 +119,8 @@ def attach(model: ir.Model, lifted: Lifted) -> None:
     if lifted.training_info:
         model.graph.meta[_TRAINING_INFO] = lifted.training_info
     graphs = list(all_graphs(model))
+    for place, position, kept in lifted.output_types:
+        graphs[place].meta.setdefault(_OUTPUT_TYPES, {})[position] = kept
     for place, sparse in lifted.sparse:
         graphs[place].initializers[sparse.values.name].const_value = SparseTensor(sparse)
     for place, name, kept in lifted.types:
@@ -136,6 +141,8 @@ def detached(model: ir.Model) -> Iterator[Lifted]:
     attributes: list[tuple[ir.Node, dict[str, ir.Attr]]] = []
     try:
         for place, graph in enumerate(all_graphs(model)):
+            for position, kept in graph.meta.get(_OUTPUT_TYPES, {}).items():
+                lifted.output_types.append((place, position, kept))
             for value in _values(graph):
                 if type(value.type) is OpaqueType:
                     types.append((value, value.type))
@@ -176,6 +183,10 @@ def restore(proto: onnx.ModelProto, lifted: Lifted) -> None:
         names = [tensor.name for tensor in scope.initializer]
         del scope.initializer[names.index(sparse.values.name)]
         scope.sparse_initializer.append(sparse)
+    for place, position, kept in lifted.output_types:
+        scope = scopes[place]
+        assert isinstance(scope, onnx.GraphProto)  # noqa: S101 - only graphs declare outputs
+        scope.output[position].type.CopyFrom(kept)
     for place, name, kept in lifted.types:
         scope = scopes[place]
         ends = [*scope.input, *scope.output] if isinstance(scope, onnx.GraphProto) else []
@@ -193,6 +204,22 @@ def restore(proto: onnx.ModelProto, lifted: Lifted) -> None:
             target.sparse_tensors.extend(attribute.value)
         else:
             target.strings.extend(attribute.value)
+
+
+def _lift_output_types(scope: onnx.GraphProto) -> Iterator[tuple[int, onnx.TypeProto]]:
+    """Positions and types of outputs that another type is declared for too.
+
+    An output that is also an input, or an output twice, is one value to onnx_ir, which would
+    keep the type that was declared last.
+    """
+    known = {info.name: info.type for info in scope.input}
+    for position, info in enumerate(scope.output):
+        first = known.setdefault(info.name, info.type)
+        if first != info.type:
+            kept = onnx.TypeProto()
+            kept.CopyFrom(info.type)
+            yield position, kept
+            info.type.CopyFrom(first)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

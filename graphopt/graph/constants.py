@@ -1,5 +1,7 @@
 """Tells which values are constants, in every way ONNX has of spelling one."""
 
+from typing import cast
+
 import numpy as np
 
 from graphopt.graph._onnx_ir import ir
@@ -32,8 +34,14 @@ def constant_array(value: ir.Value | None, max_elements: int | None = None) -> n
     tensor = constant_tensor(value)
     if tensor is None or (max_elements is not None and tensor.size > max_elements):
         return None
-    # The array may be the tensor's own, which other models share.
-    array = tensor.numpy().view()
+    if isinstance(tensor, ir.StringTensor):
+        # Its own array has numpy's fixed-width strings, which lose zero bytes at the end.
+        array = np.empty(tensor.size, object)
+        array[:] = tensor.string_data()
+        array = array.reshape(tensor.shape.numpy())
+    else:
+        # The array may be the tensor's own, which other models share.
+        array = tensor.numpy().view()
     array.flags.writeable = False
     return array
 
@@ -48,7 +56,8 @@ def constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     name = node.outputs[0].name if node.outputs else None
     match attribute.name:
         case "value" if attribute.type == ir.AttributeType.TENSOR:
-            return attribute.as_tensor()
+            # as_tensor() would check the type again, by a protocol, which is slow.
+            return cast("ir.TensorProtocol", attribute.value)
         case "value_float":
             return ir.tensor(np.array(attribute.as_float(), np.float32), name=name)
         case "value_floats":

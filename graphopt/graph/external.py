@@ -123,9 +123,10 @@ class MappedTensor(ir.ExternalTensor):
 
     def numpy(self) -> np.ndarray:
         """The data as a read-only array."""
-        if self._view is None:
-            self._view = self._read()
-        return self._view
+        view = self._view  # another thread may release it meanwhile
+        if view is None:
+            view = self._view = self._read()
+        return view
 
     def _read(self) -> np.ndarray:
         shape = self.shape.numpy()

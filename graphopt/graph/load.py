@@ -22,8 +22,9 @@ from graphopt.errors import InvalidModelError, ModelError, UnreadableModelError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.carried import attach, lift
 from graphopt.graph.external import DataFolder
+from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import MAXIMUM_BYTES, MAXIMUM_NESTING, all_scopes, nesting_depth
-from graphopt.graph.save import root_cause, without_collection
+from graphopt.graph.save import without_collection
 from graphopt.graph.verify import Problem, verify, verify_proto
 from graphopt.graph.walk import (
     all_graphs,
@@ -135,7 +136,7 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path | None) -> ir.Mo
     try:
         _map_external_data(model, folder)
     except ModelError as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise type(error)(one_line(f"{name}: {error}")) from None
     _constants_from_inputs(model)
     _sort(model)
     return model

@@ -19,8 +19,27 @@ class Problem:
     message: str
     node: str | None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
+
     def __str__(self) -> str:
         return self.message
+
+
+def one_line(text: str) -> str:
+    """The text on one line of at most 400 characters, whatever names a model puts in it."""
+    if len(text) > 400:
+        text = f"{text[:300]}...{text[-97:]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def root_cause(error: BaseException) -> str:
+    """The first cause of a chain of errors, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(" ".join(str(error).split())) or type(error).__name__
 
 
 def label_of(node: ir.Node) -> str:

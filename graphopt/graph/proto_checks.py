@@ -34,15 +34,31 @@ def verify_proto(proto: onnx.ModelProto) -> list[Problem]:
     Linear in the size of the proto. Nodes that are merely out of order are no problem here.
     """
     problems: list[Problem] = []
-    try:
-        _check_imports(proto, problems)
-        for root in (proto.graph, *proto.functions):
-            _Names(root, problems).run()
-        for scope in all_scopes(proto):
-            _check_scope(scope, problems)
-    except UnicodeDecodeError:
-        problems.append(Problem("a name or text in it is not UTF-8: the file is damaged", None))
+    for scope in all_scopes(proto):
+        if not _is_text(scope):
+            return [Problem("a name in it is not UTF-8: the file is damaged", None)]
+        _check_scope(scope, problems)
+    _check_imports(proto, problems)
+    for root in (proto.graph, *proto.functions):
+        _Names(root, problems).run()
     return problems
+
+
+def _is_text(scope: Scope) -> bool:
+    """Whether every name is text: protobuf gives bytes for what is not UTF-8."""
+    names = [scope.name]
+    for node in scope.node:
+        names += (node.name, node.op_type, node.domain, node.overload)
+        names += node.input
+        names += node.output
+        names += [attribute.name for attribute in node.attribute]
+    if isinstance(scope, onnx.GraphProto):
+        names += [tensor.name for tensor in scope.initializer]
+        names += [info.name for info in scope.input]
+        names += [info.name for info in scope.output]
+    else:
+        names += [*scope.input, *scope.output, scope.domain]
+    return set(map(type, names)) == {str}
 
 
 def _check_imports(proto: onnx.ModelProto, problems: list[Problem]) -> None:

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from graphopt.errors import InvalidModelError, OutputError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.carried import SparseTensor, detached, restore
+from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import (
     MAXIMUM_BYTES,
     MAXIMUM_NESTING,
@@ -214,14 +215,6 @@ def without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def root_cause(error: BaseException) -> str:
-    """The first cause of a chain of errors as one line of at most 300 characters."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    line = " ".join(str(error).split()) or type(error).__name__
-    return line if len(line) <= 300 else line[:297] + "..."
-
-
 @contextmanager
 def _swapped(model: ir.Model, written: Any) -> Iterator[None]:
     """While it is open, the tensors of the model are what `written` makes of them."""
@@ -294,12 +287,17 @@ def _serialized(proto: onnx.ModelProto) -> bytes | None:
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder: name a file in it")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target} cannot be written: there is no folder {target.parent}")
-    if not overwrite and (target.exists() or target.is_symlink()):
-        raise OutputError(f"{target} exists: choose another name, or ask to overwrite it")
+    if "\0" in str(target):
+        raise OutputError(one_line(f"{target} cannot be written: it has a null character"))
+    try:
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder: name a file in it")
+        if not target.parent.is_dir():
+            raise OutputError(f"{target} cannot be written: there is no folder {target.parent}")
+        if not overwrite and os.path.lexists(target):
+            raise OutputError(f"{target} exists: choose another name, or ask to overwrite it")
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from None
 
 
 def _arrange(model: ir.Model) -> _Places:

@@ -13,6 +13,7 @@ import onnx.printer
 from graphopt.errors import UnreadableModelError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.load import load
+from graphopt.graph.problem import one_line
 from graphopt.graph.proto import graph_protos
 from graphopt.graph.save import to_proto
 
@@ -46,6 +47,9 @@ def from_text(text: str) -> ir.Model:
     try:
         proto = onnx.parser.parse_model(text)
     except onnx.parser.ParseError as error:
-        reason = " ".join(str(error).split())
+        # The parser's message is bytes, which str() would show with a b and quotes.
+        (raw,) = error.args
+        message = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
+        reason = one_line(" ".join(message.split()))
         raise UnreadableModelError(f"the ONNX text does not parse: {reason}") from None
     return load(proto)
