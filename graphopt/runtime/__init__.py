@@ -1,0 +1,42 @@
+"""Runs models: sessions, inputs, comparison, timing, calibration. Only here is ONNX Runtime used.
+
+Importing this package does not import onnxruntime; making a `Session` does.
+"""
+
+from graphopt.runtime.collect import collect
+from graphopt.runtime.compare import OutputDifference, compare_outputs
+from graphopt.runtime.data import FeedReader, read_feeds
+from graphopt.runtime.evaluate import evaluate
+from graphopt.runtime.histogram import Histogram
+from graphopt.runtime.inputs import runnable_feeds, seeded_feeds
+from graphopt.runtime.moments import MomentRequest, Patches, SecondMoment
+from graphopt.runtime.session import Feed, Session
+from graphopt.runtime.statistics import (
+    ChannelStatistics,
+    TensorStatistics,
+    load_statistics,
+    save_statistics,
+)
+from graphopt.runtime.timing import time_interleaved
+
+__all__ = [
+    "ChannelStatistics",
+    "Feed",
+    "FeedReader",
+    "Histogram",
+    "MomentRequest",
+    "OutputDifference",
+    "Patches",
+    "SecondMoment",
+    "Session",
+    "TensorStatistics",
+    "collect",
+    "compare_outputs",
+    "evaluate",
+    "load_statistics",
+    "read_feeds",
+    "runnable_feeds",
+    "save_statistics",
+    "seeded_feeds",
+    "time_interleaved",
+]

@@ -1,0 +1,90 @@
+"""Evaluating models without inputs, and timing sessions side by side."""
+
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from graphopt.errors import InvalidModelError
+from graphopt.graph import from_text, ir
+from graphopt.runtime import evaluate, time_interleaved
+
+
+def constants(body, outputs="y"):
+    return from_text(f'<ir_version: 10, opset_import: ["" : 21]> g () => ({outputs}) {{ {body} }}')
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(1, np.float32), (10, np.float16), (16, ml_dtypes.bfloat16), (17, ml_dtypes.float8_e4m3fn),
+     (11, np.float64), (7, np.int64), (2, np.uint8), (9, np.bool_), (22, ml_dtypes.int4)],
+)  # fmt: skip
+def test_the_type_of_a_result_is_kept(number, dtype):
+    body = f"c = Constant<value_floats = [1.0, 0.0, 3.0]>() y = Cast<to = {number}>(c)"
+    tensor = evaluate(constants(body))["y"]
+    assert tensor.dtype == ir.DataType(number)
+    assert tensor.name == "y"
+    np.testing.assert_array_equal(tensor.numpy(), np.array([1, 0, 3]).astype(dtype))
+
+
+def test_strings_and_several_outputs():
+    found = evaluate(
+        constants(
+            'y = Constant<value_strings = ["a", "é"]>() z = Constant<value_int = 3>()', "y, z"
+        )
+    )
+    assert list(found) == ["y", "z"]
+    assert found["y"].dtype == ir.DataType.STRING
+    assert [text.decode() for text in found["y"].string_data()] == ["a", "é"]
+    assert int(found["z"].numpy()) == 3
+
+
+def test_what_is_no_tensor_is_left_out():
+    body = "c = Constant<value_int = 3>() s = SequenceConstruct(c, c) y = SequenceLength(s)"
+    found = evaluate(constants(body, "s, y"))
+    assert list(found) == ["y"]
+
+
+def test_the_same_model_gives_the_same_bits():
+    model = constants("d = RandomNormal<shape = [50, 50]>() e = MatMul(d, d) y = Sin(e)")
+    left, right = (evaluate(model)["y"].numpy() for _ in range(2))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_a_model_with_inputs_is_refused():
+    model = from_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { y = Abs(x) }'
+    )
+    with pytest.raises(InvalidModelError, match="has: x"):
+        evaluate(model)
+
+
+class Sleeper:
+    """Stands in for a session: takes a known time, and notes when it ran."""
+
+    def __init__(self, name, seconds, log):
+        self.name, self.seconds, self.log = name, seconds, log
+
+    def run(self, feed):
+        self.log.append(self.name)
+        time.sleep(self.seconds)
+        return {}
+
+
+def test_sessions_are_timed_in_turn():
+    log = []
+    sessions = [Sleeper("a", 0.002, log), Sleeper("b", 0.006, log)]
+    fast, slow = time_interleaved(sessions, {}, seconds=0.15)
+    assert 0.002 <= fast < slow
+    assert 0.006 <= slow < 0.05
+    assert log.count("a") == log.count("b")
+    assert log[:4] == ["a", "b", "a", "b"]  # warming up
+    assert log[4:8] == ["a", "b", "b", "a"]
+
+
+def test_there_are_three_rounds_at_least():
+    log = []
+    time_interleaved([Sleeper("a", 0.01, log)], {}, seconds=0.0)
+    assert len(log) == 2 + 3
+    assert time_interleaved([], {}) == []
