@@ -1,0 +1,129 @@
+"""The pieces of what a person reads: tables, figures with units, lines about a check."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from graphopt.cli.invocation import visible
+from graphopt.report import CheckReport, CheckStatus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 120
+"""Columns of what is not a terminal, where COLUMNS does not say."""
+
+
+def make_console() -> Console:
+    """A console on stdout; it takes no name from a model for markup, emoji or a number."""
+    from rich.console import Console
+
+    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH if fixed else None)
+
+
+def print_line(console: Console, text: str = "", style: str = "") -> None:
+    """Print a line as it is: a pipe or a terminal may wrap it, we do not."""
+    console.print(visible(text), style=style or None, soft_wrap=True)
+
+
+def print_table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    bold_last: int = 0,
+) -> None:
+    """Print a table without lines; a cell that is too long for the terminal is folded.
+
+    Args:
+        console: where to.
+        headings: one per column.
+        rows: cells as text.
+        right: headings of columns that hold figures.
+        bold_last: how many rows at the end are totals, set apart by an empty line.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    listed = [[visible(cell) for cell in row] for row in rows]
+    for number, row in enumerate(listed):
+        if bold_last and number == len(listed) - bold_last and number:
+            table.add_section()
+            table.add_row()
+        table.add_row(*[Text(cell, overflow="fold") for cell in row])
+    if console.is_terminal:
+        console.print(table)
+        return
+    # rich fills every line up to the table's width, which a pipe has no use for.
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print_line(console, line.rstrip())
+
+
+def size_text(count: int | None) -> str:
+    """Bytes for people: `12.3 kB`, in powers of 1000."""
+    if count is None:
+        return "-"
+    if count < 1000:
+        return f"{count} B"
+    figure = float(count)
+    for unit in ("kB", "MB", "GB", "TB"):
+        figure /= 1000
+        if figure < 1000 or unit == "TB":
+            return f"{figure:.1f} {unit}" if figure < 100 else f"{figure:.0f} {unit}"
+    raise AssertionError
+
+
+def change_text(before: float | None, after: float | None) -> str:
+    """The change from one figure to another in per cent; empty where there is none to tell."""
+    if not before or after is None or before == after:
+        return ""
+    percent = (after - before) / before * 100
+    if abs(percent) < 10:
+        return f"{percent:+.1f}%"
+    return f"{percent:+.0f}%"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration with three figures or so: `12.3 s`, `1.23 ms`."""
+    if seconds >= 0.9995:
+        return f"{seconds:.1f} s"
+    milliseconds = seconds * 1000
+    if milliseconds >= 10:
+        return f"{milliseconds:.0f} ms"
+    return f"{milliseconds:.{2 if milliseconds >= 1 else 3}f} ms"
+
+
+def check_text(check: CheckReport) -> str:
+    """One line that says what is known of the equivalence, and no more than that."""
+    if check.status is CheckStatus.OFF:
+        return "not verified: --check off"
+    if check.status is CheckStatus.NOT_VERIFIED:
+        return f"not verified: {check.reason}"
+    inputs = f"{check.inputs_tried} input{'' if check.inputs_tried == 1 else 's'}"
+    if check.status is CheckStatus.FAILED:
+        return f"DIFFERENT on {inputs}: {check.reason}"
+    note = f"; {check.reason}" if check.reason else ""
+    worst = check.worst
+    if worst is None or worst.relative_error == 0:
+        return f"verified on {inputs}: the outputs are equal{note}"
+    return (
+        f"verified on {inputs}: largest error {worst.relative_error:.1e} of the output's scale "
+        f"at '{worst.name}' (tolerance {check.rtol:g}){note}"
+    )
+
+
+def check_style(check: CheckReport) -> str:
+    """The colour of that line."""
+    return {CheckStatus.VERIFIED: "green", CheckStatus.FAILED: "bold red"}.get(
+        check.status, "yellow"
+    )

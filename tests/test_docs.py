@@ -1,0 +1,114 @@
+"""The documentation's snippets run: files are written where it says, commands must succeed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A fenced block: its language, the file that it is to stand in, its text."""
+
+    language: str
+    title: str | None
+    text: str
+
+
+def snippets(page: Path) -> Iterator[Snippet]:
+    for found in FENCE.finditer(page.read_text(encoding="utf-8")):
+        yield Snippet(found[1], found[2] or None, found[3])
+
+
+IN_A_CHECKOUT = "in a checkout"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the scripts in tools/ read and write, in a folder of its own."""
+    root = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("passes", "tools"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    (root / "tests").mkdir()
+    (root / "tests" / "conftest.py").write_text(
+        'pytest_plugins = ["graphopt.testing.pytest_plugin"]\n'
+    )
+    shutil.copy(ROOT / "pyproject.toml", root)
+    return root
+
+
+def run(command: list[str], folder: Path, first: Path | None = None) -> None:
+    """Run in `folder`; pip puts what it installs into `folder/site`, and fetches nothing.
+
+    What is in the folder `first` is imported before what is installed.
+    """
+    site = first or folder / "site"
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(site),
+        "PIP_TARGET": str(site),
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # sic: any false value turns isolation off
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_snippet_of_write_a_pass_runs(tmp_path: Path, checkout: Path) -> None:
+    pytest.importorskip("hatchling", reason="the plugin is built with hatchling: install [dev]")
+    count = 0
+    for snippet in snippets(ROOT / "docs" / "write-a-pass.md"):
+        count += 1
+        if snippet.title == IN_A_CHECKOUT:
+            command = ["bash", "-euo", "pipefail", "-c", snippet.text]
+            run(command, checkout, first=checkout / "passes")
+        elif snippet.title is not None:
+            path = tmp_path / snippet.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(snippet.text, encoding="utf-8")
+        elif snippet.language == "sh":
+            run(["bash", "-euo", "pipefail", "-c", snippet.text], tmp_path)
+        elif snippet.language == "python":
+            run([sys.executable, "-c", snippet.text], tmp_path)
+        else:
+            pytest.fail(f"nobody runs this {snippet.language} snippet: {snippet.text}")
+    assert count > 8
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    fixture = (ROOT / "fixtures" / "digits_resnet.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(fixture)
+    texts = [item.text for item in snippets(ROOT / "README.md") if item.language == "python"]
+    assert texts
+    for text in texts:
+        run([sys.executable, "-c", text], tmp_path)
+
+
+def test_the_pages_link_to_what_exists() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "passes" / "README.md"]
+    links = 0
+    for page in pages:
+        if not page.exists():
+            continue
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                links += 1
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert links > 3
