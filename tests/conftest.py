@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["graphopt.testing.pytest_plugin"]
+# A project of its own, with its own conftest; test_plugin.py installs it and runs its tests.
+collect_ignore = ["plugin"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
