@@ -224,13 +224,14 @@ class _Fitting:
             names = ", ".join(required)
             raise UsageError(f"{label} gives one array, the model has the inputs {names}")
         known = self._inputs or dict.fromkeys(required)
-        for name in feed:
-            if name not in known:
-                raise UsageError(f"{label} has {name!r}, the model's inputs are {', '.join(known)}")
         for name in required:
             if name not in feed:
-                raise UsageError(f"{label} has no values for the model's input {name!r}")
-        return dict(feed)
+                has = ", ".join(map(repr, feed)) or "nothing"
+                raise UsageError(
+                    f"{label} has no values for the model's input {name!r}; it has {has}"
+                )
+        # Labels often lie beside the inputs.
+        return {name: value for name, value in feed.items() if name in known}
 
     def _step(self, name: str, samples: Samples, label: str) -> int:
         """Samples per feed; -1 for one without its axis; 0 for a value that has no samples."""
