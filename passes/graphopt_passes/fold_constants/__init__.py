@@ -6,8 +6,9 @@
 
 All constant parts of the model that need arithmetic are evaluated in one ONNX Runtime session,
 so the values have the bits that the runtime would have computed; moving data, shape arithmetic
-and what IEEE 754 rounds correctly are done without one. Half precision is computed in float32
-and rounded once, integers stay integers.
+and what IEEE 754 rounds correctly are done without one. float16 is computed as the runtime does,
+in float32 and rounded once; bfloat16, for which it has few kernels, in the same way. Integers stay
+integers.
 
 Not folded: random operators and Dropout in training, quantization (a folded DequantizeLinear
 would undo it), custom operators and calls of functions, operators that hold subgraphs, values
@@ -113,6 +114,8 @@ def _replace(node: ir.Node, plan: Plan, rewriter: Rewriter, *, keeps_nodes: bool
 
 def _unspeakable(tensors: Iterable[ir.TensorProtocol], opset: int) -> str | None:
     """Why a Constant node cannot hold the tensors; None if it can."""
+    if not opset:
+        return "the model does not import the domain of Constant"
     for tensor in tensors:
         if opset < _CONSTANT_OF_ANY_TYPE and tensor.dtype not in _OLD_CONSTANT_TYPES:
             return f"operator set {opset} has no Constant of type {tensor.dtype.name}"

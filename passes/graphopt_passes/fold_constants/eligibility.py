@@ -8,10 +8,13 @@ import numpy as np
 
 from graphopt.plugin import NotApplicable, ir, subgraphs
 
-HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALF)
+_FLOATS = (
+    ir.DataType.FLOAT,
+    ir.DataType.DOUBLE,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+)
 _RANDOM = frozenset(
     {
         *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
@@ -44,8 +47,8 @@ def check_foldable(node: ir.Node, model: ir.Model, read: Read) -> None:
         raise NotApplicable("an attribute is a parameter of the function")
     if any(not isinstance(value.type, ir.TensorType | None) for value in node.outputs):
         raise NotApplicable("its result is no tensor")
-    if node.op_type == "CastLike" and node.outputs[0].dtype in HALF:
-        raise NotApplicable("it rounds to half precision")
+    if node.op_type == "CastLike" and node.outputs[0].dtype == ir.DataType.BFLOAT16:
+        raise NotApplicable("it rounds to bfloat16")
 
 
 def check_runtime_operands(node: ir.Node, read: Read) -> None:

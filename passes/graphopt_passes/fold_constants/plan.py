@@ -1,8 +1,8 @@
 """Decides which nodes of a model are constant, and evaluates those that numpy can.
 
 The nodes left over, those that need the runtime, are `pending`: they are evaluated together
-afterwards. Half-precision values are computed in float32 and rounded once, where the constant
-part of the graph ends or where the graph casts them.
+afterwards. bfloat16, for which runtimes have few kernels, is computed in float32 and rounded once:
+where the constant part of the graph ends, or where the graph casts it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from graphopt.plugin import (
 
 from .arithmetic_kernels import ARITHMETIC
 from .eligibility import (
-    HALF,
     check_foldable,
     check_runtime_operands,
     is_standard,
@@ -32,15 +31,19 @@ from .eligibility import (
 from .growth import Credits, planned_bytes
 from .movement_kernels import MOVEMENT, Array, Kernel
 
+_BFLOAT16 = ir.DataType.BFLOAT16
 _SHAPE_TYPES = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+_FAILURES = (ValueError, IndexError, TypeError, ArithmeticError)
+"""What numpy raises for inputs that an operator does not take."""
 
 
 class Plan:
     """What can be folded.
 
     Attributes:
-        arrays: the values known so far, constants that were read included. A value whose
-            dtype is half precision may be held in float32: it is not rounded yet.
+        arrays: the values known so far, constants that were read included. A bfloat16 value
+            may be held in float32: it is not rounded yet.
         folded: the nodes to fold, in an order in which inputs come first.
         pending: those of `folded` whose outputs only the runtime can compute.
     """
@@ -151,7 +154,7 @@ class Plan:
         inputs = self._input_arrays(node) if _kernel(node) is not None else None
         try:
             return planned_bytes(node, inputs)
-        except (ValueError, IndexError, ArithmeticError) as error:
+        except _FAILURES as error:
             raise NotApplicable("it fails on its inputs") from error
 
     def _input_arrays(self, node: ir.Node) -> list[Array | None] | None:
@@ -177,11 +180,13 @@ class Plan:
         inputs = self._input_arrays(node)
         if kernel is None or inputs is None:
             return None
-        half = [
-            i for i, value in enumerate(node.inputs) if value is not None and value.dtype in HALF
+        narrow = [
+            i
+            for i, value in enumerate(node.inputs)
+            if value is not None and value.dtype == _BFLOAT16
         ]
         widen = node.op_type not in MOVEMENT
-        for i in half:
+        for i in narrow:
             array, value = inputs[i], node.inputs[i]
             if array is None or value is None:
                 continue
@@ -189,12 +194,12 @@ class Plan:
                 inputs[i] = rounded(array, value)
             widen = widen or array.dtype == np.float32
         if widen:
-            for i in half:
+            for i in narrow:
                 array = inputs[i]
                 inputs[i] = None if array is None else array.astype(np.float32)
         try:
             result = kernel(node, inputs)
-        except (ValueError, IndexError, ArithmeticError) as error:
+        except _FAILURES as error:
             raise NotApplicable("it fails on its inputs") from error
         if result is None:
             return None
@@ -208,8 +213,8 @@ def _standard_opset(imports: Mapping[str, int]) -> int:
 
 
 def rounded(array: Array, value: ir.Value) -> Array:
-    """The data of `value` in its own type: half precision is rounded here, and only here."""
-    if value.dtype in HALF and array.dtype == np.float32:
+    """The data of `value` in its own type: bfloat16 is rounded here, and only here."""
+    if value.dtype == _BFLOAT16 and array.dtype == np.float32:
         with np.errstate(over="ignore"):
             return array.astype(value.dtype.numpy())
     return array
@@ -226,4 +231,4 @@ def _fits(array: Array, value: ir.Value) -> bool:
     if value.dtype is None:
         return array.dtype.kind in "biu" or array.dtype == np.float64
     wanted = value.dtype.numpy()
-    return bool(array.dtype == wanted or (value.dtype in HALF and array.dtype == np.float32))
+    return bool(array.dtype == wanted or (value.dtype == _BFLOAT16 and array.dtype == np.float32))

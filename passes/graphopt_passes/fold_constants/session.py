@@ -13,13 +13,14 @@ import numpy as np
 
 from graphopt.plugin import GraphoptError, constant_tensor, evaluate, ir
 
-from .eligibility import HALF, STANDARD_DOMAINS
+from .eligibility import STANDARD_DOMAINS
 from .movement_kernels import Array
 
 _MOST_FAILURES = 8
 """After so many nodes that the runtime refuses, the rest is not tried any more."""
 
 _FLOAT = int(ir.DataType.FLOAT)
+_BFLOAT16 = ir.DataType.BFLOAT16
 
 
 def evaluate_pending(
@@ -30,7 +31,7 @@ def evaluate_pending(
     Args:
         pending: nodes in topological order; every input is a constant, in `arrays`, or an
             output of an earlier one.
-        arrays: values known; half-precision results are put there in float32, unrounded.
+        arrays: values known; bfloat16 results are put there in float32, unrounded.
         model: whose operator sets and version hold.
 
     Returns:
@@ -76,7 +77,7 @@ _REFUSED = "ONNX Runtime cannot evaluate it"
 
 
 class _Extract:
-    """A model of some constant nodes, with half precision widened to float32."""
+    """A model of some constant nodes, with bfloat16 widened to float32."""
 
     def __init__(
         self,
@@ -113,8 +114,8 @@ class _Extract:
         if node.op_type == "Cast" and node.inputs[0] is not None and inputs[0] is not None:
             # The model rounds here: what comes in must have been rounded to its own type.
             dtype = node.inputs[0].dtype
-            if dtype in HALF:
-                inputs[0] = self._cast(inputs[0], int(dtype))
+            if dtype == _BFLOAT16:
+                inputs[0] = self._cast(inputs[0], int(_BFLOAT16))
         copy = ir.Node(
             node.domain,
             node.op_type,
@@ -123,12 +124,12 @@ class _Extract:
             num_outputs=len(node.outputs),
         )
         self._nodes.append(copy)
-        takes_half = any(v is not None and v.dtype in HALF for v in node.inputs)
+        takes_bfloat16 = any(v is not None and v.dtype == _BFLOAT16 for v in node.inputs)
         for value, made in zip(node.outputs, copy.outputs, strict=True):
             made.name = self._name() if value.name else ""
             made.type = value.type
-            if value.dtype in HALF:
-                if node.op_type == "Cast" or not takes_half:
+            if value.dtype == _BFLOAT16:
+                if node.op_type == "Cast" or not takes_bfloat16:
                     made = self._cast(made, _FLOAT)
                 made.type = ir.TensorType(ir.DataType.FLOAT)
             self._values[value] = made
@@ -138,10 +139,10 @@ class _Extract:
         if known is not None:
             return known
         tensor = constant_tensor(value)
-        if value.dtype in HALF or tensor is None:
+        if value.dtype == _BFLOAT16 or tensor is None:
             known_array = self._arrays.get(value)
             array = tensor.numpy() if known_array is None and tensor is not None else known_array
-            widened = np.float32 if value.dtype in HALF else None
+            widened = np.float32 if value.dtype == _BFLOAT16 else None
             tensor = ir.tensor(np.array(array, dtype=widened, order="C"))
         name = self._name()
         constant = ir.Value(
@@ -181,6 +182,9 @@ def _used_outside(nodes: Sequence[ir.Node]) -> list[ir.Value]:
 
 def _renamed(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     """The same data under another name; the tensor given keeps its own."""
+    if tensor.dtype == ir.DataType.STRING:
+        texts = tensor.numpy().reshape(-1).tolist()
+        return ir.StringTensor(texts, shape=ir.Shape(tensor.shape.numpy()), name=name)
     return ir.LazyTensor(
         lambda: tensor, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
     )
