@@ -103,14 +103,14 @@ def execute(
     Raises:
         PassError: a pass failed and the run is strict.
     """
-    with _patient_collector():
+    with patient_collector():
         run = _Execution(original, exclusions or Exclusions(), cut, strict, after_step, progress)
         run.all_rounds(plan)
     return run.model, run.steps
 
 
 @contextmanager
-def _patient_collector() -> Iterator[None]:
+def patient_collector() -> Iterator[None]:
     """Let Python look for reference cycles less often.
 
     A graph is millions of small objects, nearly all of which stay; looking through them again
