@@ -215,17 +215,29 @@ SCENARIOS = (
 )
 
 
-def measure(scenario: Scenario, nodes: int, repeat: int) -> tuple[float, int]:
-    """Median CPU seconds, and the number of rewrites."""
-    seconds, rewrites = [], 0
-    for _ in range(repeat):
-        model = scenario.build(nodes // NODES_PER_REWRITE)
+def measure(scenario: Scenario, nodes: int) -> tuple[float, int]:
+    """CPU seconds of one run, and the number of rewrites."""
+    model = scenario.build(nodes // NODES_PER_REWRITE)
+    with patient_collector():  # as the pipeline runs passes
         # Time of this process alone: other load on the machine does not count.
-        with patient_collector():  # as the pipeline runs passes
-            start = time.process_time()
-            rewrites = scenario.run(model)
-            seconds.append(time.process_time() - start)
-    return statistics.median(seconds), rewrites
+        start = time.process_time()
+        rewrites = scenario.run(model)
+        return time.process_time() - start, rewrites
+
+
+def compare(scenario: Scenario, small: int, large: int, repeat: int) -> tuple[float, float, int]:
+    """Median CPU seconds at both sizes, interleaved, and the rewrites at the large one.
+
+    Each large run has the small runs that make up the same number of nodes just before it,
+    so that both see the machine in the same state.
+    """
+    measure(scenario, small)  # warms caches up
+    smalls, larges, rewrites = [], [], 0
+    for _ in range(repeat):
+        smalls.append(statistics.median(measure(scenario, small)[0] for _ in range(large // small)))
+        seconds, rewrites = measure(scenario, large)
+        larges.append(seconds)
+    return statistics.median(smalls), statistics.median(larges), rewrites
 
 
 def main() -> int:
@@ -239,10 +251,7 @@ def main() -> int:
     print(f"{'graph':<12} {'rewrites':>9} {small:>9,} {large:>9,} {'growth':>8}")
     failed = False
     for scenario in SCENARIOS:
-        # The first small run warms caches up; it does not count.
-        measure(scenario, small, 1)
-        before, _ = measure(scenario, small, arguments.repeat)
-        after, rewrites = measure(scenario, large, arguments.repeat)
+        before, after, rewrites = compare(scenario, small, large, arguments.repeat)
         growth = after / before
         too_slow = after > MOST_SECONDS or growth > MOST_GROWTH * (large / small) / 10
         failed = failed or too_slow

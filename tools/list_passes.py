@@ -63,8 +63,8 @@ def section(info: PassInfo) -> str:
     if info.options:
         lines.append("| option | type | default | what it does |\n| --- | --- | --- | --- |")
         lines.extend(
-            f"| `{option.name}` | {_cell(option.type_name)} | `{option.default}` "
-            f"| {_cell(option.help)} |"
+            f"| `{option.name}` | {_cell(option.type_name)} "
+            f"| {'required' if option.required else f'`{option.default}`'} | {_cell(option.help)} |"
             for option in info.options
         )
         lines.append("")
