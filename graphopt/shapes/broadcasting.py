@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from graphopt.shapes import expression
-from graphopt.shapes.expression import Dim, Expression
+from graphopt.shapes import arithmetic
+from graphopt.shapes.expression import Dim, Expression, lower_bound
 
 Dims = tuple[Dim, ...]
 
@@ -32,13 +32,13 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
         return a
     for one, other in ((a, b), (b, a)):
         # Never 1, so the other one is stretched to it, or equal. (0 is not stretched either.)
-        if isinstance(one, int) or (expression.lower_bound(one) or 0) >= 2:
+        if isinstance(one, int) or (lower_bound(one) or 0) >= 2:
             return one
         # `other` is Min(constant, one), e.g. a table of positions cut to the length: equal, or
         # 1, or 0 exactly where `one` is.
         if isinstance(one, Expression) and isinstance(other, Expression):
-            cut = expression.minimum(one, other) == other
-            rest = [argument for argument in expression.minimum_arguments(other) if argument != one]
+            cut = arithmetic.minimum(one, other) == other
+            rest = [argument for argument in arithmetic.minimum_arguments(other) if argument != one]
             if cut and rest and all(isinstance(r, int) and r >= 1 for r in rest):
                 return one
     return None

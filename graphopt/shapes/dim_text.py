@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from graphopt.graph import ir
-from graphopt.shapes import expression
+from graphopt.shapes import arithmetic, expression
 from graphopt.shapes.expression import Dim, Expression
 
 # What exporters write into dim_param for "I do not know": not a name, two are not equal.
@@ -112,7 +112,7 @@ def evaluate(dim: "int | ir.SymbolicDim", sizes: Mapping[str, int]) -> int | Non
     for name in sizes:
         names.declare(name)
     known = names.to_dim(dim)
-    value = expression.substitute(known, {safe_name(name): size for name, size in sizes.items()})
+    value = arithmetic.substitute(known, {safe_name(name): size for name, size in sizes.items()})
     return value if isinstance(value, int) else None
 
 
@@ -138,7 +138,8 @@ class _Parser:
 
     def _take(self) -> str:
         token = self._tokens[self._next]
-        self._next += 1
+        if token:
+            self._next += 1
         return token
 
     def expect(self, token: str) -> None:
@@ -151,7 +152,7 @@ class _Parser:
             raise ValueError("nested too deeply")
         left = self._product()
         while self._peek() in ("+", "-"):
-            operator = expression.add if self._take() == "+" else expression.subtract
+            operator = arithmetic.add if self._take() == "+" else arithmetic.subtract
             left = operator(left, self._product())
         self._depth -= 1
         return left
@@ -160,9 +161,9 @@ class _Parser:
         left = self._factor()
         while self._peek() in ("*", "//", "%"):
             operator = {
-                "*": expression.multiply,
-                "//": expression.floor_divide,
-                "%": expression.modulo,
+                "*": arithmetic.multiply,
+                "//": arithmetic.floor_divide,
+                "%": arithmetic.modulo,
             }[self._take()]
             left = operator(left, self._factor())
         return left
@@ -170,14 +171,14 @@ class _Parser:
     def _factor(self) -> Dim:
         if self._peek() == "-":
             self._take()
-            return expression.negate(self._factor())
+            return arithmetic.negate(self._factor())
         atom = self._atom()
         if self._peek() == "**":
             self._take()
             power = self._take()
-            if not power.isdigit() or int(power) > expression.MAX_DEGREE:
+            if not power.isdigit() or int(power) > arithmetic.MAX_DEGREE:
                 raise ValueError("a power must be a small integer")
-            atom = expression.product([atom] * int(power))
+            atom = arithmetic.product([atom] * int(power))
         return atom
 
     def _atom(self) -> Dim:
@@ -200,9 +201,9 @@ class _Parser:
         result = self.sum()
         if function == "floor":
             self.expect("/")
-            result = expression.floor_divide(result, self._factor())
+            result = arithmetic.floor_divide(result, self._factor())
         else:
-            pick = expression.maximum if function in ("Max", "max") else expression.minimum
+            pick = arithmetic.maximum if function in ("Max", "max") else arithmetic.minimum
             while self._peek() == ",":
                 self._take()
                 result = pick(result, self.sum())

@@ -9,16 +9,9 @@ sympy is not used: it takes half a second to import, and onnx_ir's symbols are d
 positive there, so that `Max(1, N)` would become `N`, which is wrong for an empty batch.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
-# Larger expressions are given up as unknown: they cost time and nobody can use them.
-MAX_TERMS = 24
-MAX_COEFFICIENT = 2**31
-MAX_DEGREE = 12
-MAX_DEPTH = 6
-
-_FLOOR, _MAX, _MIN = "floor", "Max", "Min"
+FLOOR, MAXIMUM, MINIMUM = "floor", "Max", "Min"
 
 
 class Call:
@@ -40,6 +33,8 @@ class Call:
 
 
 Variable = str | Call
+
+
 # Sorted by the variable's text; powers are at least 1. The empty monomial is the constant.
 Monomial = tuple[tuple[Variable, int], ...]
 
@@ -104,6 +99,8 @@ class Expression:
 
 
 Known = int | Expression
+
+
 Dim = int | Expression | None
 
 
@@ -130,38 +127,7 @@ def upper_bound(dim: Dim) -> int | None:
     return None if dim is None else dim.bounds()[1]
 
 
-def is_non_negative(dim: Dim) -> bool:
-    """Whether `dim` is certainly 0 or more."""
-    low = lower_bound(dim)
-    return low is not None and low >= 0
-
-
-def is_positive(dim: Dim) -> bool:
-    """Whether `dim` is certainly 1 or more."""
-    low = lower_bound(dim)
-    return low is not None and low >= 1
-
-
-def at_least(a: Dim, b: Dim) -> bool:
-    """Whether `a >= b` for all sizes, as far as this algebra can tell."""
-    if is_non_negative(subtract(a, b)):
-        return True
-    if isinstance(a, Expression) and isinstance(b, Expression):
-        # x >= Min(x, y) and Max(x, y) >= x, which intervals alone do not show.
-        return a in _arguments(b, _MIN) or b in _arguments(a, _MAX)
-    if isinstance(b, Expression):
-        return any(at_least(a, c) for c in _arguments(b, _MIN) if isinstance(c, int))
-    if isinstance(a, Expression):
-        return any(at_least(c, b) for c in _arguments(a, _MAX) if isinstance(c, int))
-    return False
-
-
-def minimum_arguments(dim: Expression) -> tuple[Known, ...]:
-    """What `dim` is the minimum of; empty where it is no minimum."""
-    return _arguments(dim, _MIN)
-
-
-def _arguments(dim: Expression, function: str) -> tuple[Known, ...]:
+def arguments_of(dim: Expression, function: str) -> tuple[Known, ...]:
     """The arguments of `dim` where it is just that call, else nothing."""
     if len(dim.terms) == 1:
         monomial, coefficient = dim.terms[0]
@@ -172,297 +138,11 @@ def _arguments(dim: Expression, function: str) -> tuple[Known, ...]:
     return ()
 
 
-# Construction ------------------------------------------------------------------------------
-
-
-def _make(terms: Mapping[Monomial, int]) -> Dim:
-    """The dim with these terms in normal form; None where it grew out of bounds."""
-    kept = {monomial: c for monomial, c in terms.items() if c}
-    if not kept:
-        return 0
-    if len(kept) == 1 and () in kept:
-        return kept[()]
-    if len(kept) > MAX_TERMS or any(abs(c) > MAX_COEFFICIENT for c in kept.values()):
-        return None
-    if any(sum(power for _, power in monomial) > MAX_DEGREE for monomial in kept):
-        return None
-    return Expression(tuple(sorted(kept.items(), key=lambda item: _order(item[0]))))
-
-
-def _order(monomial: Monomial) -> tuple[int, tuple[tuple[str, int], ...]]:
+def monomial_order(monomial: Monomial) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Higher degrees first, the constant last, then by text."""
     degree = sum(power for _, power in monomial)
-    return -degree, tuple((_variable_text(v), -power) for v, power in monomial)
+    return -degree, tuple((variable_text(v), -power) for v, power in monomial)
 
-
-def _terms(dim: Known) -> tuple[tuple[Monomial, int], ...]:
-    if isinstance(dim, Expression):
-        return dim.terms
-    return (((), dim),) if dim else ()
-
-
-def _call(function: str, arguments: tuple[Known, ...]) -> Dim:
-    call = Call(function, arguments)
-    if call.depth > MAX_DEPTH:
-        return None
-    return Expression(((((call, 1),), 1),))
-
-
-# Arithmetic --------------------------------------------------------------------------------
-
-
-def add(a: Dim, b: Dim) -> Dim:
-    """a + b."""
-    if a is None or b is None:
-        return None
-    if isinstance(a, int) and isinstance(b, int):
-        return a + b
-    total = dict(_terms(a))
-    for monomial, coefficient in _terms(b):
-        total[monomial] = total.get(monomial, 0) + coefficient
-    return _make(total)
-
-
-def negate(a: Dim) -> Dim:
-    """-a."""
-    if a is None:
-        return None
-    if isinstance(a, int):
-        return -a
-    return _make({monomial: -coefficient for monomial, coefficient in a.terms})
-
-
-def subtract(a: Dim, b: Dim) -> Dim:
-    """a - b."""
-    return add(a, negate(b))
-
-
-def multiply(a: Dim, b: Dim) -> Dim:
-    """a * b; 0 times the unknown is 0."""
-    if (isinstance(a, int) and a == 0) or (isinstance(b, int) and b == 0):
-        return 0
-    if a is None or b is None:
-        return None
-    if isinstance(a, int) and isinstance(b, int):
-        return a * b
-    left, right = _terms(a), _terms(b)
-    if len(left) * len(right) > MAX_TERMS * 4:
-        return None
-    total: dict[Monomial, int] = {}
-    for monomial_a, coefficient_a in left:
-        for monomial_b, coefficient_b in right:
-            monomial = _merge(monomial_a, monomial_b)
-            total[monomial] = total.get(monomial, 0) + coefficient_a * coefficient_b
-    return _make(total)
-
-
-def product(dims: Iterable[Dim]) -> Dim:
-    """The product of the dims, 1 for none."""
-    total: Dim = 1
-    for dim in dims:
-        total = multiply(total, dim)
-    return total
-
-
-def _merge(a: Monomial, b: Monomial) -> Monomial:
-    powers: dict[Variable, int] = dict(a)
-    for variable, power in b:
-        powers[variable] = powers.get(variable, 0) + power
-    return tuple(sorted(powers.items(), key=lambda item: _variable_text(item[0])))
-
-
-def floor_divide(a: Dim, b: Dim) -> Dim:
-    """floor(a / b) for a positive b; None otherwise, and where b may be 0."""
-    if a is None or b is None:
-        return None
-    if not isinstance(b, int):
-        exact = divide_exactly(a, b)
-        if exact is not None:
-            return exact
-        if not is_positive(b):
-            return None
-        return _call(_FLOOR, (a, b))
-    if b <= 0:
-        return None
-    if isinstance(a, int):
-        return a // b
-    # floor((q*b + r)/b) = q + floor(r/b): keep only remainders under the floor.
-    whole: dict[Monomial, int] = {}
-    rest: dict[Monomial, int] = {}
-    for monomial, coefficient in a.terms:
-        whole[monomial], rest[monomial] = divmod(coefficient, b)
-    constant = rest.pop((), 0)
-    rest = {monomial: coefficient for monomial, coefficient in rest.items() if coefficient}
-    if not rest:
-        return _make(whole)
-    # floor((g*e + c)/(g*d)) = floor((e + floor(c/g))/d)
-    common = math.gcd(b, *rest.values())
-    rest = {monomial: coefficient // common for monomial, coefficient in rest.items()}
-    rest[()] = constant // common
-    return add(_make(whole), _floor_call(_make(rest), b // common))
-
-
-def _floor_call(a: Dim, b: int) -> Dim:
-    if a is None or b == 1:
-        return a
-    if isinstance(a, int):
-        return a // b
-    # floor((floor(x/y) + c)/b) = floor((x + c*y)/(y*b))
-    inner = [(m, c) for m, c in a.terms if m != ()]
-    if len(inner) == 1 and inner[0][1] == 1:
-        monomial = inner[0][0]
-        if len(monomial) == 1 and monomial[0][1] == 1:
-            variable = monomial[0][0]
-            if isinstance(variable, Call) and variable.function == _FLOOR:
-                numerator, denominator = variable.arguments
-                if isinstance(denominator, int):
-                    offset = dict(a.terms).get((), 0)
-                    return floor_divide(add(numerator, offset * denominator), denominator * b)
-    return _call(_FLOOR, (a, b))
-
-
-def ceil_divide(a: Dim, b: Dim) -> Dim:
-    """ceil(a / b) for a positive b; None otherwise."""
-    return negate(floor_divide(negate(a), b))
-
-
-def truncated_divide(a: Dim, b: Dim) -> Dim:
-    """a / b rounded towards zero, as ONNX's integer Div; None where it is not certain."""
-    if isinstance(b, int) and b < 0:
-        return negate(truncated_divide(a, -b))
-    if isinstance(a, int) and isinstance(b, int):
-        return None if b == 0 else (abs(a) // b) * (1 if a >= 0 else -1)
-    if is_non_negative(a):
-        return floor_divide(a, b)
-    # An exact quotient is the same however it is rounded.
-    return None if a is None or b is None else divide_exactly(a, b)
-
-
-def modulo(a: Dim, b: Dim) -> Dim:
-    """a - b*floor(a/b) for a positive b; None otherwise."""
-    if not is_positive(b):
-        return None
-    return subtract(a, multiply(b, floor_divide(a, b)))
-
-
-def divide_exactly(a: Dim, b: Dim) -> Dim:
-    """The polynomial q with a = q*b, or None. Where b is 0, a is 0 and q is what it tends to."""
-    if a is None or b is None or b == 0:
-        return None
-    if isinstance(a, int) and isinstance(b, int):
-        return a // b if a % b == 0 else None
-    lead_monomial, lead_coefficient = _terms(b)[0]
-    quotient: Dim = 0
-    rest: Dim = a
-    for _ in range(MAX_TERMS):
-        if rest is None or quotient is None:
-            return None
-        if rest == 0:
-            return quotient
-        monomial, coefficient = _terms(rest)[0]
-        factor = _monomial_quotient(monomial, lead_monomial)
-        if factor is None or coefficient % lead_coefficient:
-            return None
-        step = _make({factor: coefficient // lead_coefficient})
-        quotient = add(quotient, step)
-        rest = subtract(rest, multiply(step, b))
-    return None
-
-
-def _monomial_quotient(a: Monomial, b: Monomial) -> Monomial | None:
-    powers: dict[Variable, int] = dict(a)
-    for variable, power in b:
-        left = powers.get(variable, 0) - power
-        if left < 0:
-            return None
-        if left:
-            powers[variable] = left
-        else:
-            del powers[variable]
-    return tuple(powers.items())
-
-
-def maximum(a: Dim, b: Dim) -> Dim:
-    """The greater of the two."""
-    return _extreme(_MAX, a, b)
-
-
-def minimum(a: Dim, b: Dim) -> Dim:
-    """The lesser of the two."""
-    return _extreme(_MIN, a, b)
-
-
-def _extreme(function: str, a: Dim, b: Dim) -> Dim:
-    if a is None or b is None:
-        return None
-    if isinstance(a, int) and isinstance(b, int):
-        return max(a, b) if function == _MAX else min(a, b)
-    flat: list[Known] = []
-    for dim in (a, b):
-        nested = _arguments(dim, function) if isinstance(dim, Expression) else ()
-        flat.extend(nested or (dim,))
-    kept: list[Known] = []
-    for index, dim in enumerate(flat):
-        others = flat[:index] + flat[index + 1 :]
-        if dim in kept or any(_loses(function, dim, other, index, flat) for other in others):
-            continue
-        kept.append(dim)
-    if len(kept) == 1:
-        return kept[0]
-    if len(kept) > MAX_TERMS:
-        return None
-    return _call(function, tuple(sorted(kept, key=lambda dim: (isinstance(dim, Expression), str(dim)))))
-
-
-def _loses(function: str, dim: Known, other: Known, index: int, flat: list[Known]) -> bool:
-    """Whether `other` makes `dim` superfluous; of two equal ones the first stays."""
-    if dim == other:
-        return flat.index(dim) < index
-    return at_least(other, dim) if function == _MAX else at_least(dim, other)
-
-
-def compare(a: Dim, b: Dim) -> int | None:
-    """-1, 0 or 1 where a < b, a == b or a > b for all sizes; None where it is not certain."""
-    if a is None or b is None:
-        return None
-    difference = subtract(a, b)
-    if difference == 0:
-        return 0
-    low, high = lower_bound(difference), upper_bound(difference)
-    if low is not None and low > 0:
-        return 1
-    if high is not None and high < 0:
-        return -1
-    return None
-
-
-def substitute(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
-    """`dim` with symbols replaced; symbols that are not in `sizes` stay."""
-    if not isinstance(dim, Expression):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        term: Dim = coefficient
-        for variable, power in monomial:
-            replacement = _substitute_variable(variable, sizes)
-            for _ in range(power):
-                term = multiply(term, replacement)
-        total = add(total, term)
-    return total
-
-
-def _substitute_variable(variable: Variable, sizes: Mapping[str, Dim]) -> Dim:
-    if isinstance(variable, str):
-        return sizes.get(variable, symbol(variable))
-    arguments = [substitute(argument, sizes) for argument in variable.arguments]
-    function = {_FLOOR: floor_divide, _MAX: maximum, _MIN: minimum}[variable.function]
-    result = arguments[0]
-    for argument in arguments[1:]:
-        result = function(result, argument)
-    return result
-
-
-# Bounds ------------------------------------------------------------------------------------
 
 _Bounds = tuple[int | None, int | None]
 
@@ -497,12 +177,12 @@ def _monomial_bounds(monomial: Monomial) -> _Bounds:
 def _call_bounds(call: Call) -> _Bounds:
     lows = [lower_bound(argument) for argument in call.arguments]
     highs = [upper_bound(argument) for argument in call.arguments]
-    if call.function == _FLOOR:
+    if call.function == FLOOR:
         return _floor_bounds(call, lows[0], highs[0])
-    pick: Callable[[list[int]], int] = max if call.function == _MAX else min
+    pick: Callable[[list[int]], int] = max if call.function == MAXIMUM else min
     known_lows = [low for low in lows if low is not None]
     known_highs = [high for high in highs if high is not None]
-    if call.function == _MAX:
+    if call.function == MAXIMUM:
         return (
             pick(known_lows) if known_lows else None,
             pick(known_highs) if len(known_highs) == len(highs) else None,
@@ -526,16 +206,14 @@ def _floor_bounds(call: Call, low: int | None, high: int | None) -> _Bounds:
     )
 
 
-# Text --------------------------------------------------------------------------------------
-
-
-def _variable_text(variable: Variable) -> str:
+def variable_text(variable: Variable) -> str:
+    """The text of a symbol or a call."""
     return variable if isinstance(variable, str) else variable.text
 
 
 def _monomial_text(monomial: Monomial) -> str:
     return "*".join(
-        _variable_text(variable) + (f"**{power}" if power > 1 else "")
+        variable_text(variable) + (f"**{power}" if power > 1 else "")
         for variable, power in monomial
     )
 
@@ -551,15 +229,19 @@ def _terms_text(terms: tuple[tuple[Monomial, int], ...]) -> str:
         else:
             body = _monomial_text(monomial)
             body = body if size == 1 else f"{size}*{body}"
-        if not text:
-            text = body if coefficient > 0 else f"-{body}"
+        if not text and coefficient < 0:
+            # onnx_ir reads -N**2 as (-N)**2.
+            powered = size == 1 and monomial and monomial[0][1] > 1
+            text = f"-1*{body}" if powered else f"-{body}"
+        elif not text:
+            text = body
         else:
             text += f" + {body}" if coefficient > 0 else f" - {body}"
     return text
 
 
 def _call_text(function: str, arguments: tuple[Known, ...]) -> str:
-    if function != _FLOOR:
+    if function != FLOOR:
         return f"{function}({', '.join(str(argument) for argument in arguments)})"
     sides = []
     for argument in arguments:

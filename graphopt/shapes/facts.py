@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -13,8 +14,8 @@ from graphopt.shapes.expression import Dim, Expression
 # None for an element that is unknown.
 Elements = np.ndarray  # dtype object, any rank
 MAX_ELEMENTS = 64
-# Beyond this a rank is a mistake or an attack; ONNX has no operator that makes sense of it.
-MAX_RANK = 64
+# numpy's own limit is 32 in its version 1.
+MAX_RANK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class Fact:
     dims: tuple[Dim, ...] | None = None
     elements: Elements | None = field(default=None, compare=False)
     other: onnx.TypeProto | None = None
+
+    def without_elements(self) -> "Fact":
+        """The same, the numbers forgotten."""
+        return self if self.elements is None else Fact(self.dtype, self.dims, other=self.other)
 
 
 NOTHING = Fact()
@@ -85,7 +90,9 @@ def join(first: Fact, second: Fact) -> Fact:
         and first.elements.shape == second.elements.shape
     ):
         pairs = zip(first.elements.flat, second.elements.flat, strict=True)
-        elements = object_array((a if same_element(a, b) else None for a, b in pairs), first.elements.shape)
+        elements = object_array(
+            (a if same_element(a, b) else None for a, b in pairs), first.elements.shape
+        )
     return Fact(first.dtype, dims, elements)
 
 
@@ -96,3 +103,12 @@ def same_element(a: object, b: object) -> bool:
     if isinstance(a, np.generic) and isinstance(b, np.generic):
         return a.dtype == b.dtype and a.tobytes() == b.tobytes()
     return False
+
+
+def plain_element(scalar: object) -> object:
+    """A numpy scalar as an element: int for integers and bools, itself for floats."""
+    if isinstance(scalar, np.bool_ | np.integer):
+        return int(scalar)
+    if isinstance(scalar, np.floating | ml_dtypes.bfloat16):
+        return scalar
+    return None

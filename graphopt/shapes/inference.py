@@ -6,14 +6,13 @@ import numpy as np
 
 from graphopt.graph import ir
 from graphopt.graph.constants import constant_array
-from graphopt.graph.walk import all_graphs
-from graphopt.shapes import expression
+from graphopt.graph.walk import all_graphs, all_nodes, nested_graphs, subgraphs
+from graphopt.shapes import arithmetic
 from graphopt.shapes.broadcasting import Dims
 from graphopt.shapes.dim_text import DimNames, safe_name
 from graphopt.shapes.expression import Dim, Expression
 from graphopt.shapes.facts import MAX_ELEMENTS, Fact, object_array, refine_dims
 from graphopt.shapes.interface import Interface, RequestedDim, read_interface
-from graphopt.shapes.onnx_inference import NodeInference
 from graphopt.shapes.walk import FactWalk
 
 _VALUE_KEY = "graphopt.symbolic_value"
@@ -46,14 +45,13 @@ def infer_shapes(
             line that names the node or the input.
     """
     interface = read_interface(model, input_shapes, dims)
-    inference = NodeInference()
-    walk = FactWalk(model, interface.dims, inference=inference)
+    walk = FactWalk(model, interface.dims)
     walk.run()
     values = list(_inner_values(model))
-    claimed = _claims(values, interface)
+    claimed = _claims(model, values, interface)
     trusted = not any(_contradicts(claimed[v], walk.facts.get(v)) for v in claimed)
     if trusted and any(_adds_to(claimed[v], walk.facts.get(v)) for v in claimed):
-        walk = FactWalk(model, interface.dims, claimed, inference)
+        walk = FactWalk(model, interface.dims, claimed)
         walk.run()
     _write(model, values, walk.facts, interface, claimed if trusted else {})
 
@@ -69,23 +67,37 @@ def _inner_values(model: ir.Model) -> Iterator[ir.Value]:
                     yield value
 
 
-def _claims(values: Sequence[ir.Value], interface: Interface) -> dict[ir.Value, Dims]:
+def _graphs_in_loops(model: ir.Model) -> set[ir.Graph | ir.Function | None]:
+    """The graphs that run once for each iteration: they are declared as the first one was."""
+    return {
+        graph
+        for node in all_nodes(model)
+        if node.op_type in ("Loop", "Scan")
+        for body in subgraphs(node)
+        for graph in nested_graphs(body)
+    }
+
+
+def _claims(
+    model: ir.Model, values: Sequence[ir.Value], interface: Interface
+) -> dict[ir.Value, Dims]:
     """The shapes that the model states of inner values, in symbols of the inputs."""
     claims: dict[ir.Value, Dims] = {}
+    looped = _graphs_in_loops(model)
     old_names = DimNames()
     sizes: dict[str, Dim] = {}
     for name, new in interface.replaced.items():
         old_names.declare(name)
         sizes[safe_name(name)] = new if isinstance(new, int) else interface.names.declare(new)
     for value in values:
-        # Inputs of a loop body are declared as the first iteration had them.
-        if value.shape is None or (value.producer() is None and value.is_graph_input()):
+        producer = value.producer()
+        if value.shape is None or producer is None or producer.graph in looped:
             continue
         dims: list[Dim] = []
         for dim in value.shape:
             known = interface.names.to_dim(dim)
             if known is None and sizes:
-                known = expression.substitute(old_names.to_dim(dim), sizes)
+                known = arithmetic.substitute(old_names.to_dim(dim), sizes)
             dims.append(known if not isinstance(known, int) or known >= 0 else None)
         claims[value] = tuple(dims)
     return claims
@@ -127,9 +139,9 @@ def _write(
     for value in values:
         fact = facts.get(value)
         derived = refine_dims(None if fact is None else fact.dims, claimed.get(value))
-        _set_shape(value, derived, names)
         if fact is not None:
             _set_type(value, fact)
+        _set_shape(value, derived, names)
         _set_symbolic_value(value, fact, names)
     for value in dict.fromkeys(model.graph.outputs):
         fact = facts.get(value)
@@ -146,7 +158,8 @@ def _ir_dims(dims: Dims, names: DimNames) -> list[int | ir.SymbolicDim]:
 
 
 def _set_shape(value: ir.Value, dims: Dims | None, names: DimNames) -> None:
-    if dims is None:
+    # ONNX has no place for the shape of a value of unknown type.
+    if dims is None or value.type is None:
         value.shape = None
         return
     new = _ir_dims(dims, names)
@@ -164,16 +177,13 @@ def _set_type(value: ir.Value, fact: Fact) -> None:
 
 def _set_symbolic_value(value: ir.Value, fact: Fact | None, names: DimNames) -> None:
     known = None
-    if fact is not None and fact.elements is not None and fact.elements.ndim <= 1:
-        if fact.dtype is not None and (fact.dtype.is_integer() or fact.dtype == ir.DataType.BOOL):
-            known = fact.elements
+    if fact is not None and fact.elements is not None and is_countable(fact.dtype):
+        known = fact.elements if fact.elements.ndim <= 1 else None
     if known is None:
         if _VALUE_KEY in value.meta:
             del value.meta[_VALUE_KEY]
         return
-    entries = (
-        names.to_ir(e if isinstance(e, int | Expression) else None) for e in known.flat
-    )
+    entries = (names.to_ir(e if isinstance(e, int | Expression) else None) for e in known.flat)
     array = object_array(entries, known.shape)
     array.flags.writeable = False
     value.meta[_VALUE_KEY] = array
@@ -208,16 +218,16 @@ def _replace_symbols(value: ir.Value, fact: Fact, interface: Interface) -> None:
 
 
 def _set_known_shape(value: ir.Value, fact: Fact, names: DimNames) -> None:
-    if value.meta.get(_SHAPE_KEY) is not None:
-        del value.meta[_SHAPE_KEY]
-    if fact.dims is None:
-        return
-    known = ir.Shape(_ir_dims(fact.dims, names), frozen=True)
-    if value.shape is None or list(value.shape) != list(known):
-        value.meta[_SHAPE_KEY] = known
+    known = None if fact.dims is None else ir.Shape(_ir_dims(fact.dims, names), frozen=True)
+    value.meta[_SHAPE_KEY] = known
 
 
 # Reading -----------------------------------------------------------------------------------
+
+
+def is_countable(dtype: ir.DataType | None) -> bool:
+    """Whether tensors of this type hold integers or booleans."""
+    return dtype is not None and (dtype.is_integer() or dtype == ir.DataType.BOOL)
 
 
 def symbolic_value(value: ir.Value) -> np.ndarray | None:
@@ -231,8 +241,7 @@ def symbolic_value(value: ir.Value) -> np.ndarray | None:
     known = value.meta.get(_VALUE_KEY)
     if isinstance(known, np.ndarray):
         return known
-    dtype = value.dtype
-    if dtype is None or not (dtype.is_integer() or dtype == ir.DataType.BOOL):
+    if not is_countable(value.dtype):
         return None
     array = constant_array(value, MAX_ELEMENTS)
     if array is None or array.ndim > 1:
@@ -243,10 +252,12 @@ def symbolic_value(value: ir.Value) -> np.ndarray | None:
 
 
 def known_shape(value: ir.Value) -> ir.Shape | None:
-    """The shape that is certain, also for a graph output whose declared shape says less.
+    """The shape that is certain, also for a graph output.
 
-    What a graph output declares is kept for its users, though nothing enforces it; where it
-    differs from what `infer_shapes` derived, this is the derived one.
+    What a graph output declares is kept for its users, but nothing enforces it: for an output
+    this is what `infer_shapes` derived, or the declared shape where it has not run.
     """
-    known = value.meta.get(_SHAPE_KEY)
-    return known if isinstance(known, ir.Shape) else value.shape
+    if _SHAPE_KEY not in value.meta or not value.is_graph_output():
+        return value.shape
+    known: ir.Shape | None = value.meta[_SHAPE_KEY]
+    return known

@@ -81,7 +81,9 @@ def _request(
         checked = wanted if isinstance(wanted, str) else _checked_size(wanted, where)
         if isinstance(declared, int):
             if declared != checked:
-                raise ShapeError(f"{where} is {declared} in the model, the shape given says {checked}")
+                raise ShapeError(
+                    f"{where} is {declared} in the model, the shape given says {checked}"
+                )
         elif declared is None or is_placeholder(declared.value):
             placed[name, axis] = checked
         else:
@@ -137,7 +139,9 @@ def _declare(
         new: int | str | None = placed.get((name, axis))
         if new is None and isinstance(declared, ir.SymbolicDim) and declared.value is not None:
             new = interface.replaced.get(declared.value)
-        result.append(declared if new is None else ir.SymbolicDim(new) if isinstance(new, str) else new)
+        result.append(
+            declared if new is None else ir.SymbolicDim(new) if isinstance(new, str) else new
+        )
     if value.shape is None or list(value.shape) != result:
         interface.declared[value] = result
     dims: list[Dim] = []

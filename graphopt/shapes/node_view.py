@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.graph import ir
-from graphopt.shapes.expression import Dim
+from graphopt.shapes.expression import Dim, Expression
 from graphopt.shapes.facts import Elements, Fact
 
 
@@ -19,7 +19,7 @@ class NodeView:
         version: the version of the operator set in force.
         attributes: without those that could not be resolved.
         inputs: a fact for each input; None for an omitted one.
-        outputs: for each output whether it is used at all (it has a name).
+        outputs: for each output whether it is wanted at all (an empty name omits it).
         unresolved: an attribute refers to something unknown: defaults must not be assumed.
     """
 
@@ -51,6 +51,14 @@ class NodeView:
             return None
         flat = [element for element in elements.flat if isinstance(element, int)]
         return flat if len(flat) == elements.size else None
+
+    def scalar(self, index: int) -> Dim:
+        """The only element of an integer input; None where it is unknown."""
+        elements = self.elements(index)
+        if elements is None or elements.size != 1:
+            return None
+        (element,) = elements.flat
+        return element if isinstance(element, int | Expression) else None
 
     def numbers(self, index: int) -> list[float] | None:
         """The elements of a floating-point input where all are known."""

@@ -5,20 +5,28 @@ in it, and would make up symbols (`unk__0`) that may be the user's. Asked about 
 only what is known for certain, answers in about 50 microseconds, and an error names the node.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 
 from graphopt.graph import ir
 from graphopt.shapes.expression import Dim, Expression
-from graphopt.shapes.facts import MAX_ELEMENTS, NOTHING, Fact, object_array
+from graphopt.shapes.facts import (
+    MAX_ELEMENTS,
+    NOTHING,
+    Fact,
+    object_array,
+    plain_element,
+    static_dims,
+)
 from graphopt.shapes.node_view import NodeView
-from graphopt.shapes.value_rules import plain_element
 
 # Attributes of these types identify a call in the cache.
 _HASHABLE = (
@@ -30,6 +38,10 @@ _HASHABLE = (
     ir.AttributeType.STRINGS,
 )
 _MAX_CACHED = 4096
+# Operators whose function reads dims that are not integers as 0.
+_NEEDS_INTEGERS = frozenset({"Attention"})
+# Operators whose function takes the axis for granted.
+_CHECKS_NO_AXIS = frozenset({"LayerNormalization", "RMSNormalization"})
 # Scales of a Resize, a scalar factor: longer floating-point tensors are weights.
 MAX_FLOATS = 8
 _FLOATS = frozenset(
@@ -54,44 +66,57 @@ class NodeInferenceError(Exception):
     """ONNX says that the node cannot work; the message is ONNX's, in one line."""
 
 
-class NodeInference:
-    """Answers for nodes, and remembers: the layers of a deep model ask the same again."""
+_answers: dict[object, tuple[Fact, ...]] = {}
 
-    def __init__(self) -> None:
-        self._schemas: dict[tuple[str, str, int], Any] = {}
-        self._answers: dict[object, tuple[Fact, ...]] = {}
 
-    def schema(self, domain: str, op_type: str, version: int) -> Any:  # noqa: ANN401
-        """The schema in force, None for an operator that ONNX does not know."""
-        key = (domain, op_type, version)
-        if key not in self._schemas:
-            try:
-                schema = onnx.defs.get_schema(op_type, version, domain)
-            except onnx.defs.SchemaError:
-                schema = None
-            if schema is not None and (
-                schema.deprecated or not schema.has_type_and_shape_inference_function
-            ):
-                schema = None
-            self._schemas[key] = schema
-        return self._schemas[key]
+@functools.cache
+def schema_of(domain: str, op_type: str, version: int) -> Any:
+    """The schema in force, None for an operator that ONNX does not know or cannot infer."""
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+    usable = schema.has_type_and_shape_inference_function and not schema.deprecated
+    return schema if usable else None
 
-    def infer(self, domain: str, view: NodeView, opsets: dict[str, int]) -> list[Fact]:
-        """The facts of the outputs; nothing of an operator that ONNX does not know.
 
-        Raises:
-            NodeInferenceError: the node contradicts its inputs.
-        """
-        schema = self.schema(domain, view.op_type, view.version)
-        if schema is None or view.unresolved:
-            return [NOTHING] * len(view.outputs)
-        key = _cache_key(domain, view)
-        if key is not None and key in self._answers:
-            return list(self._answers[key])
-        answer = _ask(schema, domain, view, opsets)
-        if key is not None and len(self._answers) < _MAX_CACHED:
-            self._answers[key] = tuple(answer)
-        return answer
+def inferred_outputs(domain: str, view: NodeView, opsets: dict[str, int]) -> list[Fact]:
+    """The facts of the outputs; nothing of an operator that ONNX does not know.
+
+    Answers are remembered: the layers of a deep model, and the next pass, ask the same again.
+
+    Raises:
+        NodeInferenceError: the node contradicts its inputs.
+    """
+    schema = schema_of(domain, view.op_type, view.version)
+    if schema is None or view.unresolved or _may_crash(view):
+        return [NOTHING] * len(view.outputs)
+    key = _cache_key(domain, view)
+    if key is not None and key in _answers:
+        return list(_answers[key])
+    answer = _ask(schema, domain, view, opsets)
+    if key is not None:
+        if len(_answers) >= _MAX_CACHED:
+            _answers.clear()
+        _answers[key] = tuple(answer)
+    return answer
+
+
+def _may_crash(view: NodeView) -> bool:
+    """Whether an attribute is so far out of range that onnx may crash the process over it.
+
+    Some functions use attributes unchecked (in onnx 1.23 LayerNormalization its axis, Split its
+    num_outputs). Such a node cannot run; the check of the model says so.
+    """
+    if view.op_type == "Split" and "num_outputs" in view.attributes:
+        return view.int_attribute("num_outputs", 0) != len(view.outputs)
+    dims = view.dims(0)
+    attribute = view.attributes.get("axis")
+    if dims is None or attribute is None or attribute.type != ir.AttributeType.INT:
+        return False
+    # OneHot and the like count the axes of their output, which are one more.
+    spare = 0 if view.op_type in _CHECKS_NO_AXIS else 1
+    return not -len(dims) - spare <= attribute.as_int() < len(dims) + spare
 
 
 def _cache_key(domain: str, view: NodeView) -> object | None:
@@ -128,7 +153,7 @@ def _input_data(fact: Fact) -> np.ndarray | None:
         return None
 
 
-def _ask(schema: Any, domain: str, view: NodeView, opsets: dict[str, int]) -> list[Fact]:  # noqa: ANN401
+def _ask(schema: Any, domain: str, view: NodeView, opsets: dict[str, int]) -> list[Fact]:
     node = onnx.NodeProto(op_type=view.op_type, domain=domain)
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
@@ -153,12 +178,33 @@ def _ask(schema: Any, domain: str, view: NodeView, opsets: dict[str, int]) -> li
         answer = onnx.shape_inference.infer_node_outputs(
             schema, node, types, data, opset_imports=imports
         )
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+    except onnx.shape_inference.InferenceError as error:
         raise NodeInferenceError(_one_line(error)) from error
-    return [
+    except (onnx.checker.ValidationError, RuntimeError, ValueError, MemoryError):
+        # Not a matter of shapes: a missing input or attribute, an absurd number. Others judge it.
+        return [NOTHING] * len(view.outputs)
+    outputs = [
         fact_of_type(answer[name], symbols) if (name := f"o{index}") in answer else NOTHING
         for index in range(len(view.outputs))
     ]
+    if all(fact is None or static_dims(fact.dims) is not None for fact in view.inputs):
+        return outputs
+    return [_without_mistakes(fact, view) for fact in outputs]
+
+
+def _without_mistakes(fact: Fact, view: NodeView) -> Fact:
+    """The answer without what some functions make up when an input dim is not an integer.
+
+    They read such a dim as 0 (Attention of onnx 1.23 does). A result of size 0 is
+    rare: where no input is empty, it is not believed.
+    """
+    if fact.dims is None:
+        return fact
+    if view.op_type in _NEEDS_INTEGERS:
+        return Fact(fact.dtype)
+    if 0 not in fact.dims or any(given and given.dims and 0 in given.dims for given in view.inputs):
+        return fact
+    return Fact(fact.dtype, tuple(None if dim == 0 else dim for dim in fact.dims))
 
 
 def _one_line(error: Exception) -> str:
@@ -212,7 +258,7 @@ def fact_of_type(proto: onnx.TypeProto, symbols: dict[str, Dim]) -> Fact:
 
 def constant_fact(tensor: ir.TensorProtocol) -> Fact:
     """The fact of a constant; its numbers are read only if they are few."""
-    dims = tensor.shape.numpy()
+    dims = tuple(tensor.shape.numpy())
     dtype = tensor.dtype
     elements = None
     limit = MAX_FLOATS if dtype in _FLOATS else MAX_ELEMENTS if dtype in _INTEGERS else 0

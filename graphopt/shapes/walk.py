@@ -6,7 +6,7 @@ and users name output dims as they please.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -18,7 +18,7 @@ from graphopt.shapes.broadcasting import Dims
 from graphopt.shapes.expression import Dim
 from graphopt.shapes.facts import NOTHING, Fact, join, refine_dims
 from graphopt.shapes.node_view import NodeView, normalized_axis
-from graphopt.shapes.onnx_inference import NodeInference, NodeInferenceError, constant_fact
+from graphopt.shapes.onnx_inference import NodeInferenceError, constant_fact, inferred_outputs
 from graphopt.shapes.shape_rules import quick_outputs, refined_dims
 from graphopt.shapes.value_rules import known_outputs
 
@@ -53,14 +53,12 @@ class FactWalk:
         model: ir.Model,
         inputs: Mapping[ir.Value, Dims | None],
         hints: Mapping[ir.Value, Dims] | None = None,
-        inference: NodeInference | None = None,
     ) -> None:
         """`inputs`: dims of graph inputs; `hints`: dims to believe where nothing is derived."""
         self.facts: dict[ir.Value, Fact] = {}
         self._model = model
         self._inputs = inputs
         self._hints = hints
-        self._inference = inference or NodeInference()
         self._joined: dict[ir.Value, Fact] = {}
         self._calls: dict[object, list[Fact]] = {}
         self._functions = dict(model.functions)
@@ -100,7 +98,10 @@ class FactWalk:
                 fact = Fact(declared.dtype, fact.dims, fact.elements, declared.other)
             if self._hints is not None and value in self._hints:
                 fact = Fact(
-                    fact.dtype, refine_dims(fact.dims, self._hints[value]), fact.elements, fact.other
+                    fact.dtype,
+                    refine_dims(fact.dims, self._hints[value]),
+                    fact.elements,
+                    fact.other,
                 )
             self.facts[value] = fact
 
@@ -139,7 +140,7 @@ class FactWalk:
             imported_version(scope.opsets, node.domain),
             attributes,
             [None if value is None else self._fact(value) for value in node.inputs],
-            [bool(value.name) for value in node.outputs],
+            [value.name != "" for value in node.outputs],
             unresolved,
         )
 
@@ -148,8 +149,7 @@ class FactWalk:
         outputs = quick_outputs(view) if standard else None
         if outputs is None:
             try:
-                domain = "" if standard else node.domain
-                outputs = self._inference.infer(domain, view, scope.opsets)
+                outputs = self._infer(node, view, scope)
             except NodeInferenceError as error:
                 if scope.certain and _is_needed(node):
                     raise ShapeError(f"{described(node)}: {error}") from error
@@ -163,6 +163,21 @@ class FactWalk:
             else Fact(fact.dtype, shape if known is None else known.shape, known, fact.other)
             for fact, shape, known in zip(outputs, dims, elements, strict=True)
         ]  # fmt: skip
+
+    def _infer(self, node: ir.Node, view: NodeView, scope: Scope) -> list[Fact]:
+        domain = "" if node.domain in _ONNX_DOMAINS else node.domain
+        try:
+            return inferred_outputs(domain, view, scope.opsets)
+        except NodeInferenceError:
+            # Some checks of numbers are stricter than any kernel (a Range from a tensor of
+            # shape [1]). Runtimes make them for constants only, so do we.
+            inputs = [
+                fact
+                if fact is None or constant_tensor(value) is not None
+                else fact.without_elements()
+                for fact, value in zip(view.inputs, node.inputs, strict=True)
+            ]
+            return inferred_outputs(domain, replace(view, inputs=inputs), scope.opsets)
 
     # Subgraphs -----------------------------------------------------------------------------
 
@@ -257,7 +272,7 @@ class FactWalk:
         A shape is assumed to stay, the body is walked, and what did not stay is given up,
         until everything that is still assumed is confirmed (a proof by induction).
         """
-        state = [Fact(fact.dtype, fact.dims, other=fact.other) for fact in initial]
+        state = [fact.without_elements() for fact in initial]
         if scope.loops >= _MAX_LOOP_DEPTH:
             state = [Fact(fact.dtype, other=fact.other) for fact in state]
         inner = _inner(scope, loop=True)
@@ -265,7 +280,7 @@ class FactWalk:
             outputs = self._enter(body, [*before, *state, *after], inner)
             results = outputs[skipped : skipped + len(state)]
             widened = [join(old, new) for old, new in zip(state, results, strict=False)]
-            widened = [Fact(fact.dtype, fact.dims, other=fact.other) for fact in widened]
+            widened = [fact.without_elements() for fact in widened]
             widened += [NOTHING] * (len(state) - len(widened))
             if widened == state:
                 break

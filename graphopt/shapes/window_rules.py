@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from graphopt.shapes import expression
+from graphopt.shapes import arithmetic
 from graphopt.shapes.broadcasting import Dims
 from graphopt.shapes.expression import Dim, Expression
 from graphopt.shapes.node_view import NodeView
@@ -25,23 +25,24 @@ def _windowed(view: NodeView, dims: Dims, kernel: Dims) -> Dims | None:
     for axis, size in enumerate(dims):
         stride, extent = strides[axis], kernel[axis]
         if auto in ("SAME_UPPER", "SAME_LOWER"):
-            result.append(expression.ceil_divide(size, stride))
+            result.append(arithmetic.ceil_divide(size, stride))
             continue
         # dilation*(kernel - 1) + 1
-        reach = expression.add(
-            expression.multiply(expression.subtract(extent, 1), dilations[axis]), 1
+        reach = arithmetic.add(
+            arithmetic.multiply(arithmetic.subtract(extent, 1), dilations[axis]), 1
         )
-        room = expression.subtract(size, reach)
+        room = arithmetic.subtract(size, reach)
         if auto != "VALID":
-            room = expression.add(room, pads[axis] + pads[axis + rank])
+            room = arithmetic.add(room, pads[axis] + pads[axis + rank])
         if ceil:
             # Runtimes drop a last window that would start in the padding, in ways that have
             # changed: only what divides evenly is certain.
-            steps = expression.divide_exactly(room, stride)
+            steps = arithmetic.divide_exactly(room, stride)
         else:
-            steps = expression.floor_divide(room, stride)
-        result.append(expression.add(steps, 1))
-    return tuple(dim if expression.is_non_negative(dim) else None for dim in result)
+            steps = arithmetic.floor_divide(room, stride)
+        result.append(arithmetic.add(steps, 1))
+    # One that may be negative belongs to sizes at which the window does not fit: no run has it.
+    return tuple(result)
 
 
 def _conv(view: NodeView) -> list[Dims | None] | None:
@@ -68,7 +69,7 @@ def _conv_transpose(view: NodeView) -> list[Dims | None] | None:
     if dims is None or weight is None or len(dims) != len(weight) or len(dims) < 3:
         return None
     rank = len(dims) - 2
-    channels = expression.multiply(weight[1], view.int_attribute("group", 1))
+    channels = arithmetic.multiply(weight[1], view.int_attribute("group", 1))
     given = view.ints_attribute("output_shape")
     if given is not None:
         return [(dims[0], channels, *given[-rank:])] if len(given) >= rank else None
@@ -82,10 +83,10 @@ def _conv_transpose(view: NodeView) -> list[Dims | None] | None:
         return None
     spatial: list[Dim] = []
     for axis in range(rank):
-        reach = expression.multiply(expression.subtract(weight[2 + axis], 1), dilations[axis])
-        size = expression.multiply(expression.subtract(dims[2 + axis], 1), strides[axis])
+        reach = arithmetic.multiply(arithmetic.subtract(weight[2 + axis], 1), dilations[axis])
+        size = arithmetic.multiply(arithmetic.subtract(dims[2 + axis], 1), strides[axis])
         margin = extra[axis] + 1 - pads[axis] - pads[axis + rank]
-        size = expression.add(expression.add(size, reach), margin)
+        size = arithmetic.add(arithmetic.add(size, reach), margin)
         spatial.append(size)
     # An expression that may be negative belongs to sizes at which no runtime runs the node.
     return [(dims[0], channels, *spatial)]
@@ -102,7 +103,7 @@ def _resize(view: NodeView) -> list[Dims | None] | None:
         sizes = view.elements(3)
         if sizes is not None and sizes.size == len(dims):
             known = (e if isinstance(e, int | Expression) else None for e in sizes.flat)
-            return [tuple(d if expression.is_non_negative(d) else None for d in known)]
+            return [tuple(d if arithmetic.is_non_negative(d) else None for d in known)]
         if view.fact(3) is not None:
             return None
     scales = view.numbers(1 if old else 2)
@@ -118,11 +119,11 @@ def _scaled(dim: Dim, scale: float) -> Dim:
     if not math.isfinite(scale) or scale <= 0:
         return None
     if scale.is_integer():
-        return expression.multiply(dim, int(scale))
+        return arithmetic.multiply(dim, int(scale))
     inverse = 1 / scale
     # A power of two loses nothing in any precision.
     if inverse.is_integer() and int(inverse) & (int(inverse) - 1) == 0:
-        return expression.floor_divide(dim, int(inverse))
+        return arithmetic.floor_divide(dim, int(inverse))
     return None
 
 
