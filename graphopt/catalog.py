@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphopt.errors import UsageError
+from graphopt.errors import UsageError, reason_of
 from graphopt.graph import ir, replace_content
 from graphopt.plugin import Journal, Pass, Promise
 
@@ -35,12 +35,17 @@ PassLike = str | Pass | type[Pass] | Callable[[ir.Model], Any]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a pass, as the command line and the documentation show it."""
+    """One option of a pass, as the command line and the documentation show it.
+
+    Attributes:
+        required: whether it has no default, so that `default` means nothing.
+    """
 
     name: str
     type_name: str
     default: Any
     help: str
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def passes() -> dict[str, PassInfo]:
         except Exception as error:
             raise UsageError(
                 f"the plugin '{distribution}' cannot be loaded ({entry.value}): "
-                f"{_one_line(error)}; mend or uninstall it"
+                f"{reason_of(error)}; mend or uninstall it"
             ) from error
         for item in offered if isinstance(offered, list | tuple) else (offered,):
             info = describe(item, distribution)
@@ -153,9 +158,30 @@ def spec_of(item: Pass) -> str:
     changed = [
         f"{field.name}={_spell(getattr(item, field.name))}"
         for field in dataclasses.fields(item)
-        if field.init and field.repr and getattr(item, field.name) != field.default
+        if field.init and field.repr and getattr(item, field.name) != _default(field)
     ]
     return f"{item.name}{{{','.join(changed)}}}" if changed else item.name
+
+
+def told_apart(items: Sequence[Pass]) -> tuple[Pass, ...]:
+    """The passes, with numbers behind the names of different functions that are named alike.
+
+    Reports and bisection know a pass by its spec.
+
+    Raises:
+        UsageError: two different passes that are no functions have one spec.
+    """
+    known: dict[str, Pass] = {}
+    distinct: list[Pass] = []
+    for item in items:
+        named, number = item, 2
+        while known.setdefault(spec_of(named), named) != named:
+            if not isinstance(item, _Adapted):
+                raise UsageError(f"two different passes are named '{item.name}'; rename one")
+            named = dataclasses.replace(item, label=f"{item.label}-{number}")
+            number += 1
+        distinct.append(named)
+    return tuple(distinct)
 
 
 @dataclass(frozen=True)
@@ -201,7 +227,7 @@ def _imported(path: str) -> PassInfo:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise UsageError(f"cannot import '{module_name}': {_one_line(error)}") from error
+        raise UsageError(f"cannot import '{module_name}': {reason_of(error)}") from error
     if not hasattr(module, attribute):
         known = [name for name in vars(module) if not name.startswith("_")]
         raise UsageError(f"'{module_name}' has no '{attribute}'{_did_you_mean(attribute, known)}")
@@ -231,10 +257,14 @@ def _construct(info: PassInfo, options: dict[str, str]) -> Pass:
                 f"{info.name} has no option '{key}'{_did_you_mean(key, known) or f'; {has}'}"
             )
         values[key] = _convert(info, key, text)
+    missing = [item.name for item in info.options if item.required and item.name not in values]
+    if missing:
+        given = ",".join(f"{name}=..." for name in missing)
+        raise UsageError(f"{info.name} needs options that have no default: {info.name}{{{given}}}")
     try:
         return info.make(**values)
     except ValueError as error:
-        raise UsageError(f"{info.name}: {_one_line(error)}") from error
+        raise UsageError(f"{info.name}: {reason_of(error)}") from error
 
 
 def _convert(info: PassInfo, key: str, text: str) -> Any:
@@ -254,7 +284,7 @@ def _convert(info: PassInfo, key: str, text: str) -> Any:
                 return text
             if choice is not type(None):
                 return choice(text)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, TypeError):
             continue
     names = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
     raise UsageError(f"{info.name}: '{key}' must be {names}, not '{text}'")
@@ -284,12 +314,21 @@ def _options(kind: type[Pass]) -> Sequence[Option]:
         Option(
             field.name,
             getattr(hints[field.name], "__name__", str(hints[field.name])),
-            field.default,
+            None if default is dataclasses.MISSING else default,
             field.metadata.get("help", ""),
+            required=default is dataclasses.MISSING,
         )
         for field in dataclasses.fields(kind)
         if field.init
+        for default in (_default(field),)
     ]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """What the field is where nothing is given; MISSING if something has to be."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _types(kind: type[Pass]) -> dict[str, Any]:
@@ -307,10 +346,6 @@ def _kebab(name: str) -> str:
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().split("\n", 1)[0]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _did_you_mean(name: str, known: typing.Iterable[str]) -> str:

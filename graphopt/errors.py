@@ -74,3 +74,8 @@ class RuntimeUnavailableError(GraphoptError):
 
 class OutputError(GraphoptError):
     """The result cannot be written: the place is taken, missing or read-only."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What any exception says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

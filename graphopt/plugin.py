@@ -3,15 +3,16 @@
 A pass is a frozen dataclass whose fields are its options:
 
     @dataclass(frozen=True)
-    class FuseMulSigmoid(RewritePass):
-        '''x * Sigmoid(x) -> Swish(x).'''
+    class FuseAddNeg(RewritePass):
+        '''a + (-b) -> a - b.'''
 
-        name = "fuse-mul-sigmoid"
-        promise = Promise.EQUIVALENT
-        patterns = (op("Mul", variable("x"), op("Sigmoid", variable("x")), commutative=True),)
+        name = "fuse-add-neg"
+        promise = Promise.EXACT
+        patterns = (op("Add", variable("a"), op("Neg", variable("b")), commutative=True),)
 
         def rewrite(self, match: Match, rewriter: Rewriter) -> None:
-            rewriter.replace(match.root, rewriter.node("Swish", [match.value("x")]))
+            inputs = [match.value("a"), match.value("b")]
+            rewriter.replace(match.root, rewriter.node("Sub", inputs))
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ class PassStatus(StrEnum):
     CHANGED = "changed"
     UNCHANGED = "unchanged"
     UNDONE = "undone"
-    """It raised, broke the model or its interface, or moved the outputs; nothing of it is left."""
+    """It raised, broke the model or its interface, or moved the outputs: what it did then is gone.
+    `rewrites` lists what is left of it from rounds before that one, if anything is."""
     REPAIRED = "repaired"
     """Some of its rewrites moved the outputs; these are left out and the rest is kept."""
 

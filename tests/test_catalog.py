@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-import onnx_ir.passes.common
+import onnx_ir.passes.common  # noqa: TID251 - the passes that it ships
 import pytest
 
 from graphopt import catalog
@@ -117,3 +118,37 @@ def test_a_plain_function_runs_as_a_pass() -> None:
 def test_what_cannot_run_is_a_usage_error(item: object) -> None:
     with pytest.raises(UsageError):
         catalog.resolve(item)
+
+
+@dataclass(frozen=True)
+class Demanding(Pass):
+    """A pass with an option that has no default, and one that text cannot give."""
+
+    name = "demanding"
+
+    ratio: float
+    method: Literal["a", "b"] = "a"
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        pass
+
+
+def test_an_option_without_a_default_has_to_be_given() -> None:
+    ratio, method = catalog.describe(Demanding).options
+    assert ratio.required
+    assert not method.required
+    with pytest.raises(UsageError, match=r"demanding\{ratio=\.\.\.\}"):
+        catalog.resolve(f"{__name__}:Demanding")
+    assert catalog.resolve(f"{__name__}:Demanding{{ratio=0.5}}") == Demanding(0.5)
+    with pytest.raises(UsageError, match="'method' must be"):
+        catalog.resolve(f"{__name__}:Demanding{{ratio=0.5,method=b}}")
+
+
+def test_two_passes_of_one_spec_are_told_apart() -> None:
+    @dataclass(frozen=True)
+    class Impostor(Optioned):
+        pass
+
+    assert catalog.told_apart([Optioned(), Optioned()]) == (Optioned(), Optioned())
+    with pytest.raises(UsageError, match="'optioned'"):
+        catalog.told_apart([Optioned(), Impostor()])

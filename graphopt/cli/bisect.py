@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def bisect(
             source,
             level=level,
             passes=passes,
-            skip=[name.strip() for name in (skip or "").split(",") if name.strip()],
+            skip=skip or "",
             input_shapes=shapes,
             dims=dims,
             input_data=data,
@@ -80,8 +81,7 @@ def bisect(
         )
         if culprit is not None:
             progress("writing the reproduction")
-            feed = _failing_feed(culprit, data, check_n, **passed_on)
-            written = _write(folder, source, culprit, feed)
+            written = _write(folder, source, culprit)
     if culprit is None:
         if invocation.json:
             print_json({"ok": True, "culprit": None})
@@ -118,23 +118,7 @@ def _refuse(folder: Path, force: bool) -> None:
         raise OutputError(f"'{taken}' exists already; name another folder, or add --force")
 
 
-def _failing_feed(
-    culprit: Culprit, data: str | None, count: int | None, *, seed: int, rtol: float, atol: float
-) -> Feed | None:
-    """The first input on which the two models of the reproduction differ."""
-    from graphopt.pipeline import compare
-    from graphopt.pipeline.check import Checker
-    from graphopt.report import CheckStatus
-
-    checker = Checker(culprit.before, input_data=data, count=count, seed=seed, rtol=rtol, atol=atol)
-    for feed in checker.feeds():
-        check = compare(culprit.before, culprit.after, input_data=[feed], rtol=rtol, atol=atol)
-        if check.status is CheckStatus.FAILED:
-            return feed
-    return None
-
-
-def _write(folder: Path, source: str, culprit: Culprit, feed: Feed | None) -> list[Path]:
+def _write(folder: Path, source: str, culprit: Culprit) -> list[Path]:
     from graphopt.graph import save
 
     try:
@@ -144,8 +128,8 @@ def _write(folder: Path, source: str, culprit: Culprit, feed: Feed | None) -> li
             *save(culprit.after, folder / "after.onnx", overwrite=True),
         ]
         notes = ["no single input shows the difference"]
-        if feed is not None:
-            notes = _write_feed(folder / "inputs.npz", feed)
+        if culprit.feed is not None:
+            notes = _write_feed(folder / "inputs.npz", culprit.feed)
             written.append(folder / "inputs.npz")
         report = folder / "REPORT.txt"
         report.write_text("\n".join(_report(source, culprit, notes)) + "\n", encoding="utf-8")
@@ -158,16 +142,17 @@ def _write_feed(path: Path, feed: Feed) -> list[str]:
     """Write a feed so that --input-data reads it back: one sample along a new first axis."""
     import numpy as np
 
-    arrays: dict[str, Any] = {}
     notes: list[str] = []
-    for name, value in feed.items():
-        if not isinstance(value, np.ndarray):
-            notes.append(f"input '{name}' is a sequence or absent, which .npz cannot hold")
-        else:
+    # Not np.savez: to that, an input named "file" is its own argument.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in feed.items():
+            if not isinstance(value, np.ndarray):
+                notes.append(f"input '{name}' is a sequence or absent, which .npz cannot hold")
+                continue
             # Objects would be pickled, which nobody should have to load.
-            arrays[name] = (value.astype(str) if value.dtype == object else value)[np.newaxis]
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+            array = value.astype(str) if value.dtype == object else value
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array[np.newaxis], allow_pickle=False)
     return notes
 
 

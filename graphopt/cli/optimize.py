@@ -160,7 +160,7 @@ def _run(
             output=None if dry_run else target,
             level=level,
             passes=_with_fold_limit(passes, level, fold_limit),
-            skip=[name.strip() for name in (skip or "").split(",") if name.strip()],
+            skip=skip or "",
             input_shapes=shapes,
             dims=dims,
             input_data=data,
@@ -186,7 +186,7 @@ def _run(
 def default_output(source: Path) -> Path:
     """`model.onnx` -> `model.opt.onnx`, beside it."""
     stem = source.name.removesuffix(".onnx")
-    return source.with_name(f"{stem}.opt.onnx")
+    return source.parent / f"{stem}.opt.onnx"
 
 
 def _refuse_output(source: Path, target: Path, force: bool) -> None:

@@ -73,7 +73,12 @@ def show_pass(context: click.Context, name: str) -> None:
             console,
             ("option", "type", "default", "what it does"),
             [
-                (option.name, option.type_name, str(option.default), option.help)
+                (
+                    option.name,
+                    option.type_name,
+                    "(required)" if option.required else str(option.default),
+                    option.help,
+                )
                 for option in info.options
             ],
         )
@@ -141,6 +146,7 @@ def _as_data(info: PassInfo) -> dict[str, Any]:
                 "default": option.default
                 if isinstance(option.default, bool | int | float | str | None)
                 else str(option.default),
+                "required": option.required,
                 "help": option.help,
             }
             for option in info.options

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from graphopt.graph._onnx_ir import ir
-from graphopt.graph.proto import all_scopes
+from graphopt.graph.proto import Scope, all_scopes
 from graphopt.graph.walk import all_graphs
 
 _TRAINING_INFO = "graphopt.training_info"
@@ -123,10 +123,10 @@ def attach(model: ir.Model, lifted: Lifted) -> None:
         graphs[place].meta.setdefault(_OUTPUT_TYPES, {})[position] = kept
     for place, sparse in lifted.sparse:
         graphs[place].initializers[sparse.values.name].const_value = SparseTensor(sparse)
+    named = {at: _by_name(graphs[at]) for at in {place for place, _, _ in lifted.types}}
     for place, name, kept in lifted.types:
-        for value in _values(graphs[place]):
-            if value.name == name:
-                value.type = OpaqueType(kept)
+        for value in named[place].get(name, ()):
+            value.type = OpaqueType(kept)
     if lifted.attributes:
         nodes = {place: list(graphs[place]) for place, _, _ in lifted.attributes}
         for place, position, attribute in lifted.attributes:
@@ -177,21 +177,25 @@ def restore(proto: onnx.ModelProto, lifted: Lifted) -> None:
     for info in lifted.training_info:
         proto.training_info.add().ParseFromString(info)
     scopes = list(all_scopes(proto))
+    sparse_names: dict[int, set[str]] = {}
     for place, sparse in lifted.sparse:
         scope = scopes[place]
         assert isinstance(scope, onnx.GraphProto)  # noqa: S101 - functions hold no initializers
-        names = [tensor.name for tensor in scope.initializer]
-        del scope.initializer[names.index(sparse.values.name)]
         scope.sparse_initializer.append(sparse)
+        sparse_names.setdefault(place, set()).add(sparse.values.name)
+    for place, names in sparse_names.items():
+        scope = scopes[place]
+        assert isinstance(scope, onnx.GraphProto)  # noqa: S101 - the same
+        dense = [tensor for tensor in scope.initializer if tensor.name not in names]
+        del scope.initializer[:]
+        scope.initializer.extend(dense)
     for place, position, kept in lifted.output_types:
         scope = scopes[place]
         assert isinstance(scope, onnx.GraphProto)  # noqa: S101 - only graphs declare outputs
         scope.output[position].type.CopyFrom(kept)
+    infos = {at: _infos_by_name(scopes[at]) for at in {place for place, _, _ in lifted.types}}
     for place, name, kept in lifted.types:
-        scope = scopes[place]
-        ends = [*scope.input, *scope.output] if isinstance(scope, onnx.GraphProto) else []
-        infos = [info for info in (*ends, *scope.value_info) if info.name == name]
-        for info in infos or [scope.value_info.add(name=name)]:
+        for info in infos[place].get(name) or [scopes[place].value_info.add(name=name)]:
             info.type.CopyFrom(kept)
     for place, position, attribute in lifted.attributes:
         target = scopes[place].node[position].attribute.add(name=attribute.name)
@@ -220,6 +224,21 @@ def _lift_output_types(scope: onnx.GraphProto) -> Iterator[tuple[int, onnx.TypeP
             kept.CopyFrom(info.type)
             yield position, kept
             info.type.CopyFrom(first)
+
+
+def _by_name(graph: ir.Graph) -> dict[str | None, list[ir.Value]]:
+    named: dict[str | None, list[ir.Value]] = {}
+    for value in _values(graph):
+        named.setdefault(value.name, []).append(value)
+    return named
+
+
+def _infos_by_name(scope: Scope) -> dict[str, list[onnx.ValueInfoProto]]:
+    ends = [*scope.input, *scope.output] if isinstance(scope, onnx.GraphProto) else []
+    named: dict[str, list[onnx.ValueInfoProto]] = {}
+    for info in (*ends, *scope.value_info):
+        named.setdefault(info.name, []).append(info)
+    return named
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -9,6 +9,9 @@ a file that is in the folder: what counts is that the name cannot lead out of it
 import errno
 import mmap
 import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,13 +21,17 @@ from graphopt.errors import UnreadableModelError
 from graphopt.graph._onnx_ir import ir
 
 _CHUNK = 1 << 24
-# Data files held open from loading on, so that they may be replaced or removed meanwhile.
+# Data files held open from loading on. A process may have a thousand open, or 256.
 _MAXIMUM_PINNED = 128
 _NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 
 
 class DataFile:
-    """One data file: opened once, mapped once, shared by all the tensors in it."""
+    """One data file, shared by all the tensors in it.
+
+    A pinned file is opened once and mapped once. One that is not holds no file descriptor
+    between uses: a mapping of it ends with the arrays that view it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,31 +41,51 @@ class DataFile:
         self._file: BinaryIO | None = None
         self._mapping: mmap.mmap | None = None
 
-    def open(self) -> BinaryIO:
-        """The open file; UnreadableModelError if it is not the one that was there at first."""
-        if self._file is None:
-            try:
-                file = self.path.open("rb")
-            except OSError as error:
-                raise UnreadableModelError(
-                    f"external data file {self.path} cannot be read: {error.strerror}"
-                ) from None
-            status = os.fstat(file.fileno())
-            found = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if found != self._identity:
-                file.close()
-                raise UnreadableModelError(
-                    f"external data file {self.path} changed after the model was loaded:"
-                    " load the model again"
-                )
-            self._file = file
-        return self._file
+    def pin(self) -> None:
+        """Hold the file open from now on, so that it may be replaced or removed meanwhile."""
+        self._file = self._open()
+        weakref.finalize(self, self._file.close)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the file is held open."""
+        return self._file is not None
+
+    def _open(self) -> BinaryIO:
+        """The file; UnreadableModelError if it is not the one that was there at first."""
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise UnreadableModelError(
+                f"external data file {self.path} cannot be read: {error.strerror}"
+            ) from None
+        status = os.fstat(file.fileno())
+        found = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if found != self._identity:
+            file.close()
+            raise UnreadableModelError(
+                f"external data file {self.path} changed after the model was loaded:"
+                " load the model again"
+            )
+        return file
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        if self._file is not None:
+            yield self._file
+        else:
+            with self._open() as file:
+                yield file
 
     def mapping(self) -> mmap.mmap:
         """The whole file, mapped read-only."""
-        if self._mapping is None:
-            self._mapping = mmap.mmap(self.open().fileno(), 0, access=mmap.ACCESS_READ)
-        return self._mapping
+        if self._mapping is not None:
+            return self._mapping
+        with self._opened() as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if self.is_pinned:
+            self._mapping = mapping
+        return mapping
 
     def forget(self, offset: int, length: int) -> None:
         """Give the pages of a range back to the system; touching them reads them again."""
@@ -71,7 +98,10 @@ class DataFile:
 
     def copy(self, offset: int, length: int, target: BinaryIO) -> None:
         """Append a range to `target` without bringing it into this process where possible."""
-        source = self.open()
+        with self._opened() as source:
+            self._copy(source, offset, length, target)
+
+    def _copy(self, source: BinaryIO, offset: int, length: int, target: BinaryIO) -> None:
         done = 0
         if hasattr(os, "copy_file_range"):
             target.flush()
@@ -125,7 +155,9 @@ class MappedTensor(ir.ExternalTensor):
         """The data as a read-only array."""
         view = self._view  # another thread may release it meanwhile
         if view is None:
-            view = self._view = self._read()
+            view = self._read()
+            if self._data.is_pinned:
+                self._view = view
         return view
 
     def _read(self) -> np.ndarray:
@@ -225,5 +257,5 @@ class DataFolder:
         data = DataFile(real)
         self._files[location] = data
         if len(self._files) <= _MAXIMUM_PINNED:
-            data.open()
+            data.pin()
         return data

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphopt.errors import reason_of
 from graphopt.graph._onnx_ir import ir
 
 
@@ -39,7 +40,7 @@ def root_cause(error: BaseException) -> str:
     """The first cause of a chain of errors, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return one_line(" ".join(str(error).split())) or type(error).__name__
+    return one_line(reason_of(error))
 
 
 def label_of(node: ir.Node) -> str:

@@ -74,6 +74,7 @@ def save(
     _check_target(target, overwrite)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary_data = temporary.with_suffix(".data.tmp")
+    leftovers = [temporary, temporary_data]
     try:
         data = None
         contents = None
@@ -87,7 +88,9 @@ def save(
             if places:
                 with temporary_data.open("xb") as file:
                     _write_data(places, file)
-                data = _settle_data(temporary_data, target)
+                data, is_new = _settle_data(temporary_data, target)
+                if is_new:
+                    leftovers.append(data)
             contents = _serialized(_to_proto(model, places, data.name if data else ""))
         elif contents is None:
             contents = _serialized(to_proto(model))
@@ -101,10 +104,11 @@ def save(
                 os.fchmod(file.fileno(), target.stat().st_mode & 0o777)
             file.write(contents)
         temporary.replace(target)
+        leftovers.clear()
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from None
     finally:
-        for leftover in (temporary, temporary_data):
+        for leftover in leftovers:
             with suppress(OSError):
                 leftover.unlink(missing_ok=True)
     for old in obsolete:
@@ -324,16 +328,20 @@ def _write_data(places: _Places, file: BinaryIO) -> None:
             writer(file)
 
 
-def _settle_data(written: Path, target: Path) -> Path:
-    """Give the data its name: one that is free, or that holds these very bytes already."""
+def _settle_data(written: Path, target: Path) -> tuple[Path, bool]:
+    """Give the data its name, one that is free or that holds these very bytes already.
+
+    Returns:
+        The data file, and whether it is new.
+    """
     data = target.with_name(target.name + ".data")
     if os.path.lexists(data) and not _same_content(written, data):
         data = target.with_name(f"{target.name}.{_digest(written)}.data")
     if os.path.lexists(data) and _same_content(written, data):
         written.unlink()
-    else:
-        written.replace(data)
-    return data
+        return data, False
+    written.replace(data)
+    return data, True
 
 
 def _same_content(first: Path, second: Path) -> bool:

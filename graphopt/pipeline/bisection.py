@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from graphopt.graph import ir
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.execute import Cut, Exclusions, Step, execute
 from graphopt.plugin import Pass
 from graphopt.report import CheckReport, CheckStatus
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Feed
 
 SITES_PER_PASS = 8
 """A pass with more guilty rewrites than this is left out as a whole."""
@@ -26,6 +30,7 @@ class Culprit:
         before: the model just before the rewrite (or the pass), which is still right.
         after: the model just after it, which is wrong.
         check: how `after` differs from the original.
+        feed: an input on which `before` and `after` differ; None if no single one shows it.
     """
 
     spec: str
@@ -34,6 +39,7 @@ class Culprit:
     before: ir.Model = field(repr=False)
     after: ir.Model = field(repr=False)
     check: CheckReport
+    feed: Feed | None = field(repr=False)
 
     def __str__(self) -> str:
         """One line that names the pass, the place and the difference."""
@@ -81,12 +87,14 @@ def find_culprit(
     count = None
     if counts and not is_wrong(Cut(number, 0)):
         count = _first(counts, lambda candidate: is_wrong(Cut(number, candidate)))
+    site, detail = None, ""
     if count is None:
         before, after = run(Cut(number - 1)), run(Cut(number))
-        return Culprit(step.spec, None, "", before, after, checker.compare(after))
-    before, after = run(Cut(number, count - 1)), run(Cut(number, count))
-    guilty = rewrites[count - 1]
-    return Culprit(step.spec, guilty.site, guilty.detail, before, after, checker.compare(after))
+    else:
+        before, after = run(Cut(number, count - 1)), run(Cut(number, count))
+        site, detail = rewrites[count - 1].site, rewrites[count - 1].detail
+    check, feed = checker.compare(after), checker.failing_feed(before, after)
+    return Culprit(step.spec, site, detail, before, after, check, feed)
 
 
 def exclude(exclusions: Exclusions, culprit: Culprit) -> Exclusions:

@@ -7,12 +7,13 @@ differs from itself (a random op without a seed) cannot be compared, and the rep
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from graphopt.errors import RuntimeUnavailableError
+from graphopt.errors import RuntimeUnavailableError, UsageError
 from graphopt.graph import ir
 from graphopt.report import CheckReport, CheckStatus, OutputCheck
 
@@ -28,6 +29,9 @@ class Checker:
 
     Attributes:
         unavailable: why the original cannot be run here; None if it can.
+
+    Raises:
+        UsageError: a tolerance is negative or not finite, or the data cannot be read.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class Checker:
         rtol: float = 1e-4,
         atol: float = 1e-6,
     ) -> None:
+        for name, tolerance in (("rtol", rtol), ("atol", atol)):
+            if not math.isfinite(tolerance) or tolerance < 0:
+                raise UsageError(f"{name} is {tolerance}; it must be finite and not negative")
         self.rtol = rtol
         self.atol = atol
         self.unavailable: str | None = None
@@ -60,7 +67,9 @@ class Checker:
         if input_data is not None:
             from graphopt.runtime import read_feeds
 
-            self._feeds = read_feeds(input_data, model=original)
+            reader = read_feeds(input_data, model=original)
+            # Every comparison reads the feeds again: what can be read only once is kept.
+            self._feeds = reader if reader.repeatable else list(itertools.islice(reader, count))
             self._count = count
             return
         self._feeds = runnable_feeds(
@@ -74,10 +83,32 @@ class Checker:
 
     def feeds(self) -> Iterator[Feed]:
         """The inputs that candidates are compared on."""
-        for number, feed in enumerate(self._feeds):
-            if self._count is not None and number >= self._count:
-                return
-            yield feed
+        return itertools.islice(self._feeds, self._count)
+
+    def failing_feed(self, before: ir.Model, after: ir.Model) -> Feed | None:
+        """The first input on which two candidates differ; None if no single one shows it."""
+        from graphopt.runtime import Session
+
+        expected_session = Session(before)
+        try:
+            actual_session = Session(after)
+        except RuntimeUnavailableError:
+            return next(self.feeds(), None)
+        taken = {value.name for value in after.graph.inputs}
+        for whole_feed in self.feeds():
+            feed = {name: value for name, value in whole_feed.items() if name in taken}
+            try:
+                expected = expected_session.run(feed)
+            except RuntimeUnavailableError:
+                continue
+            try:
+                actual = actual_session.run(feed)
+            except RuntimeUnavailableError:
+                return feed
+            differences = self._differences(expected, actual)
+            if any(not check.ok and check.name not in self._random for check in differences):
+                return feed
+        return None
 
     def compare(self, candidate: ir.Model, *, stop_early: bool = False) -> CheckReport:
         """Compare a candidate with the original on every feed.
@@ -98,7 +129,7 @@ class Checker:
             session = Session(candidate)
         except RuntimeUnavailableError as error:
             report.status = CheckStatus.FAILED
-            report.reason = f"ONNX Runtime refuses the optimized model: {error}"
+            report.reason = f"ONNX Runtime refuses the result: {error}"
             return report
         worst: dict[str, OutputCheck] = {}
         taken = {value.name for value in candidate.graph.inputs}
@@ -115,13 +146,13 @@ class Checker:
             try:
                 actual = session.run(feed)
             except RuntimeUnavailableError as error:
-                report.reason = f"the optimized model fails where the original runs: {error}"
+                report.reason = f"the result fails where the original runs: {error}"
                 report.status = CheckStatus.FAILED
                 break
             self._merge(worst, expected, actual, feed)
             if stop_early and not all(check.ok for check in worst.values()):
                 break
-        report.outputs = list(worst.values())
+        report.outputs = [check for check in worst.values() if check.name not in self._random]
         report.seconds = time.perf_counter() - started
         self._conclude(report)
         return report
@@ -165,7 +196,7 @@ class Checker:
         wrong = [check for check in report.outputs if not check.ok]
         if wrong:
             report.status = CheckStatus.FAILED
-            report.reason = f"output '{wrong[0].name}': {wrong[0].reason}"
+            report.reason = wrong[0].reason
         elif not report.inputs_tried:
             report.status = CheckStatus.NOT_VERIFIED
             report.reason = report.reason or "there was no input to run on"

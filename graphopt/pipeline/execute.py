@@ -32,8 +32,8 @@ ROUNDS = 8
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
-AfterStep = Callable[[ir.Model, "Step"], str | None]
-"""Looks at the model after a step that changed it; returns why the step must be undone."""
+StopWhen = Callable[[ir.Model], bool]
+"""Looks at the model after each step that changed it; whether the run ends there."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,6 @@ class Step:
 
     number: int
     spec: str
-    item: Pass
     journal: Journal
     seconds: float = 0.0
     changed: bool = False
@@ -92,10 +91,19 @@ def execute(
     exclusions: Exclusions | None = None,
     cut: Cut | None = None,
     strict: bool = False,
-    after_step: AfterStep | None = None,
+    stop_when: StopWhen | None = None,
     progress: Progress | None = None,
 ) -> tuple[ir.Model, list[Step]]:
     """Run the passes of `plan` on a copy of `original`, in rounds, until nothing changes.
+
+    Args:
+        original: the model; it is not changed.
+        plan: the passes, in order.
+        exclusions: what they may not do.
+        cut: where to stop, to have a prefix of a run again.
+        strict: a pass that fails is an error instead of being undone.
+        stop_when: asked after each step that changed the model.
+        progress: called with the name of each pass before it runs.
 
     Returns:
         The copy, and what each run of a pass did.
@@ -104,7 +112,7 @@ def execute(
         PassError: a pass failed and the run is strict.
     """
     with patient_collector():
-        run = _Execution(original, exclusions or Exclusions(), cut, strict, after_step, progress)
+        run = _Execution(original, exclusions or Exclusions(), cut, strict, stop_when, progress)
         run.all_rounds(plan)
     return run.model, run.steps
 
@@ -133,14 +141,14 @@ class _Execution:
         exclusions: Exclusions,
         cut: Cut | None,
         strict: bool,
-        after_step: AfterStep | None,
+        stop_when: StopWhen | None,
         progress: Progress | None,
     ) -> None:
         self.model = original.clone()
         self.exclusions = exclusions
         self.cut = cut
         self.strict = strict
-        self.after_step = after_step
+        self.stop_when = stop_when
         self.progress = progress
         self.steps: list[Step] = []
         self.state = fingerprint(self.model)
@@ -156,17 +164,21 @@ class _Execution:
             for item in plan:
                 if self.cut is not None and len(self.steps) >= self.cut.number:
                     return
-                self.one(item, number)
+                step = self.one(item, number)
+                changed = step is not None and step.changed
+                if changed and self.stop_when is not None and self.stop_when(self.model):
+                    return
             if self.state == before:
                 return
             self.refresh_shapes()
 
-    def one(self, item: Pass, number: int) -> None:
+    def one(self, item: Pass, number: int) -> Step | None:
+        """Run one pass in a round; None where it is left out, or has nothing new to see."""
         spec = spec_of(item)
         if spec in self.failed or spec in self.exclusions.passes:
-            return
+            return None
         if self.unchanged_at.get(spec) == self.state:
-            return
+            return None
         if self.progress is not None:
             self.progress(f"{spec} (round {number})" if number > 1 else spec)
         step = self.step(item, spec)
@@ -175,12 +187,13 @@ class _Execution:
             self.failed.add(spec)
         if not step.changed:
             self.unchanged_at[spec] = self.state
+        return step
 
     def step(self, item: Pass, spec: str) -> Step:
         number = len(self.steps) + 1
         limit = self.cut.rewrites if self.cut is not None and self.cut.number == number else None
         skip = self.exclusions.sites.get(spec, frozenset())
-        step = Step(number, spec, item, Journal(item.name, limit, skip))
+        step = Step(number, spec, Journal(item.name, limit, skip))
         if self.snapshot is None:
             self.snapshot = self.model.clone()
         interface = interface_of(self.model)
@@ -190,7 +203,7 @@ class _Execution:
             state = fingerprint(self.model)
             if state != self.state:
                 step.changed = True
-                step.problem = self.objection(step, interface)
+                step.problem = self.objection(item, interface)
         except Exception as error:
             logger.debug("%s raised", spec, exc_info=True)
             step.problem = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
@@ -203,10 +216,10 @@ class _Execution:
             self.snapshot = None
         return step
 
-    def objection(self, step: Step, interface: Interface) -> str | None:
+    def objection(self, item: Pass, interface: Interface) -> str | None:
         """Why the model cannot stay as the step left it; None if it can."""
         change = interface_change(
-            interface, interface_of(self.model), drops_defaults=step.item.drops_defaults
+            interface, interface_of(self.model), drops_defaults=item.drops_defaults
         )
         if change is not None:
             return f"changed the model's interface: {change}"
@@ -214,10 +227,8 @@ class _Execution:
         if problem is not None:
             return f"left an invalid model: {problem}"
         if _count_untyped(self.model) > self.untyped:
-            problem = self.refresh_shapes()
-            if problem is not None:
-                return problem
-        return self.after_step(self.model, step) if self.after_step is not None else None
+            return self.refresh_shapes()
+        return None
 
     def undo(self, step: Step) -> None:
         if self.strict:

@@ -7,32 +7,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from graphopt.catalog import PassLike, resolve, spec_of, split_specs
+from graphopt.catalog import PassLike
 from graphopt.errors import (
     EquivalenceError,
     InvalidModelError,
     OutputError,
-    PassError,
     RuntimeUnavailableError,
     UsageError,
 )
 from graphopt.graph import ModelSource, all_nodes, ir, load, save, to_bytes, to_proto, verify
-from graphopt.pipeline.bisection import Culprit, exclude, find_culprit
+from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
-from graphopt.pipeline.execute import Exclusions, Step, execute
 from graphopt.pipeline.guard import interface_change, interface_of
+from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
-from graphopt.plugin import Pass
-from graphopt.presets import LEVELS
-from graphopt.report import CheckReport, CheckStatus, PassReport, PassStatus, Report
+from graphopt.report import CheckReport, CheckStatus, Report
 from graphopt.shapes import infer_shapes
 
 Check = Literal["off", "final", "per-pass"]
+CHECKS = get_args(Check)
 InputShapes = Mapping[str, Sequence[int | str | None]]
-REPAIRS = 24
-"""How many guilty rewrites or passes a run leaves out before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def optimize(
     output: str | os.PathLike[str] | None = None,
     level: int = 2,
     passes: str | Sequence[PassLike] | None = None,
-    skip: Sequence[str] = (),
+    skip: str | Sequence[str] = (),
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
     input_data: Any = None,
@@ -87,12 +83,13 @@ def optimize(
         output: where to write the result.
         level: the preset, 0 to 3, where `passes` is not given.
         passes: specs (`"a,b{x=1}"` or a sequence), or anything else that runs as a pass.
-        skip: names of passes to leave out.
+        skip: names of passes to leave out (`"a,b"` or a sequence).
         input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
         dims: sizes for symbolic dims by name.
         input_data: inputs to compare on instead of seeded ones: a path, `module:function`,
-            or an iterable of feeds.
-        check: compare at the end, after every pass that changed something, or not at all.
+            or an iterable of feeds (an iterator's are kept, as both models read them).
+        check: "final" compares at the end, "per-pass" after every pass that changed something
+            as well, "off" not at all.
         check_count: how many inputs to compare on; by default three seeded ones, or all of
             `input_data`.
         seed: of the seeded inputs.
@@ -116,6 +113,8 @@ def optimize(
     """
     started = time.perf_counter()
     tell = progress or _silent
+    if check not in CHECKS:
+        raise UsageError(f"there is no check '{check}'; it is one of {', '.join(CHECKS)}")
     plan = make_plan(level, passes, skip)
     if output is not None:
         _check_output(source, output, overwrite)
@@ -124,12 +123,20 @@ def optimize(
     described = _described_values(original)
     file_bytes = size_on_disk(source, original)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
-    run = _Run(original, plan, check, strict, tell)
-    if check != "off":
+    checker = None
+    if check != "off" or measure:
         tell("preparing inputs")
-        run.checker = Checker(
+        checker = Checker(
             original, input_data=input_data, count=check_count, seed=seed, rtol=rtol, atol=atol
         )
+    run = Run(
+        original,
+        plan,
+        None if check == "off" else checker,
+        per_pass=check == "per-pass",
+        strict=strict,
+        tell=tell,
+    )
     model = run.until_equivalent()
     report = Report(
         before=statistics_of(original, file_bytes),
@@ -142,9 +149,9 @@ def optimize(
             f"the result differs from the original ({report.check.reason}); nothing was "
             "written; look for the cause with `graphopt bisect`, or write it with --force"
         )
-    if measure and run.checker is not None:
+    if measure and checker is not None:
         tell("measuring latency")
-        _measure(original, model, run.checker, report)
+        _measure(original, model, checker, report)
     _forget_inferred(model, described)
     given_back, after_bytes = _give_back(model, source, output, overwrite, external_data, tell)
     report.after = statistics_of(model, after_bytes)
@@ -191,7 +198,7 @@ def bisect(
     *,
     level: int = 2,
     passes: str | Sequence[PassLike] | None = None,
-    skip: Sequence[str] = (),
+    skip: str | Sequence[str] = (),
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
     input_data: Any = None,
@@ -210,139 +217,14 @@ def bisect(
 
     Raises:
         RuntimeUnavailableError: the original cannot be run here, so nothing can be compared.
+        EquivalenceError: the result differs, and no pass is to blame.
     """
     tell = progress or _silent
     plan = make_plan(level, passes, skip)
     original = _load(source)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
     checker = Checker(original, input_data=input_data, count=count, seed=seed, rtol=rtol, atol=atol)
-    if checker.unavailable is not None:
-        raise RuntimeUnavailableError(checker.unavailable)
-    run = _Run(original, plan, "final", False, tell)
-    run.checker = checker
-    return run.culprit()
-
-
-def make_plan(
-    level: int, passes: str | Sequence[PassLike] | None, skip: Sequence[str] = ()
-) -> tuple[Pass, ...]:
-    """The passes that a request names, in order.
-
-    Raises:
-        UsageError: an unknown level or pass, or one to skip that is not in the plan.
-    """
-    if passes is None:
-        if level not in LEVELS:
-            raise UsageError(f"there is no level {level}; levels are 0 to {max(LEVELS)}")
-        wanted: Sequence[PassLike] = LEVELS[level]
-    else:
-        wanted = split_specs(passes) if isinstance(passes, str) else passes
-    plan = tuple(resolve(item) for item in wanted)
-    known = {item.name for item in plan}
-    for name in skip:
-        if name not in known:
-            resolve(name)  # an unknown name is an error with a suggestion
-            raise UsageError(f"'{name}' is not in the plan, so it cannot be skipped")
-    return tuple(item for item in plan if item.name not in set(skip))
-
-
-class _Run:
-    """One run over one model: execute, compare, leave the culprit out, execute again."""
-
-    def __init__(
-        self,
-        original: ir.Model,
-        plan: tuple[Pass, ...],
-        check: Check,
-        strict: bool,
-        tell: Callable[[str], None],
-    ) -> None:
-        self.original = original
-        self.plan = plan
-        self.check = check
-        self.strict = strict
-        self.tell = tell
-        self.checker: Checker | None = None
-        self.exclusions = Exclusions()
-        self.steps: list[Step] = []
-        self.check_report = CheckReport()
-
-    def until_equivalent(self) -> ir.Model:
-        """The optimized model, without the rewrites that move the outputs."""
-        for _ in range(REPAIRS):
-            model = self.execute()
-            if self.checker is None:
-                return model
-            self.tell("comparing with the original")
-            self.check_report = self.checker.compare(model)
-            if self.check_report.status is not CheckStatus.FAILED:
-                return model
-            self.tell("looking for the guilty rewrite")
-            culprit = self.find()
-            if culprit is None:
-                return model
-            if self.strict:
-                raise PassError(f"the result differs from the original because of {culprit}")
-            self.exclusions = exclude(self.exclusions, culprit)
-        return model
-
-    def culprit(self) -> Culprit | None:
-        """The first thing that moves the outputs; None if nothing does."""
-        model = self.execute()
-        assert self.checker is not None  # noqa: S101 - bisect makes one
-        if self.checker.compare(model).status is not CheckStatus.FAILED:
-            return None
-        return self.find()
-
-    def execute(self) -> ir.Model:
-        model, self.steps = execute(
-            self.original,
-            self.plan,
-            exclusions=self.exclusions,
-            strict=self.strict,
-            after_step=self.compare_step if self.check == "per-pass" else None,
-            progress=self.tell,
-        )
-        return model
-
-    def compare_step(self, model: ir.Model, step: Step) -> str | None:
-        if self.checker is None:
-            return None
-        report = self.checker.compare(model, stop_early=True)
-        if report.status is not CheckStatus.FAILED:
-            return None
-        return f"moved the outputs: {report.reason}"
-
-    def find(self) -> Culprit | None:
-        assert self.checker is not None  # noqa: S101 - callers have compared already
-        return find_culprit(self.original, self.plan, self.steps, self.checker, self.exclusions)
-
-    def pass_reports(self) -> list[PassReport]:
-        """One report for each pass of the plan, over all rounds, in the plan's order."""
-        reports: dict[str, PassReport] = {}
-        for item in self.plan:
-            spec = spec_of(item)
-            reports.setdefault(spec, PassReport(spec, item.promise))
-        for step in self.steps:
-            report = reports[step.spec]
-            report.seconds += step.seconds
-            report.rewrites.extend(step.journal.rewrites)
-            # A later round looks at every place again, so its word is the last.
-            report.declined = step.journal.declined
-            if step.changed:
-                report.status = PassStatus.CHANGED
-            if step.problem is not None:
-                report.status, report.problem = PassStatus.UNDONE, step.problem
-        for spec, sites in self.exclusions.sites.items():
-            report = reports[spec]
-            report.status = PassStatus.REPAIRED
-            report.left_out = sorted(sites)
-            report.problem = f"left out {len(sites)} rewrites that moved the outputs"
-        for spec, reason in self.exclusions.passes.items():
-            report = reports[spec]
-            report.status = PassStatus.UNDONE
-            report.problem = f"moved the outputs: {reason}"
-        return list(reports.values())
+    return Run(original, plan, checker, tell=tell).first_culprit(checker)
 
 
 def _load(source: ModelSource) -> ir.Model:
@@ -374,7 +256,8 @@ def _check_output(source: ModelSource, output: str | os.PathLike[str], overwrite
     if path.is_dir():
         raise OutputError(f"'{path}' is a folder; name a file")
     if path.exists() and not overwrite:
-        same = isinstance(source, str | os.PathLike) and path.exists() and path.samefile(source)
+        given = Path(source) if isinstance(source, str | os.PathLike) else None
+        same = given is not None and given.exists() and path.samefile(given)
         what = "is the input itself" if same else "exists already"
         raise OutputError(f"'{path}' {what}; name another file, or overwrite it with --force")
     if not path.parent.is_dir():
@@ -403,8 +286,11 @@ def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Repo
     """Time both models, interleaved, as ONNX Runtime runs them for its users."""
     from graphopt.runtime import Session, time_interleaved
 
-    feed = next(iter(checker.feeds()), None)
+    feed = next(checker.feeds(), None)
     if feed is None or checker.unavailable is not None:
+        reason = checker.unavailable or "there is no input to run on"
+        if report.check.status is CheckStatus.OFF:  # else the check tells the same
+            report.warnings.append(f"the latency could not be measured: {reason}")
         return
     try:
         sessions = [Session(original, optimized=True), Session(model, optimized=True)]

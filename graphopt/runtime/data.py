@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import UsageError
+from graphopt.errors import UsageError, reason_of
 from graphopt.graph import ir
 from graphopt.runtime.session import Feed
 from graphopt.runtime.stacked import Samples, array_samples, open_npy, open_npz
@@ -34,9 +34,12 @@ Source = str | Path | np.ndarray | Mapping[str, Any] | Iterable[Any] | Callable[
 class FeedReader:
     """Feeds from a source, checked; made by `read_feeds`.
 
-    Can be iterated again where the source can: files, arrays, lists and functions, but not an
-    iterator. Iterating raises UsageError, with the source and the input named, where a feed
-    does not fit the model.
+    Iterating raises UsageError, with the source and the input named, where a feed does not fit
+    the model.
+
+    Attributes:
+        repeatable: whether it can be iterated again: files, arrays, lists and functions can,
+            an iterator cannot.
     """
 
     def __init__(
@@ -44,11 +47,11 @@ class FeedReader:
     ) -> None:
         self._start = start
         self._label = label
-        self._repeatable = repeatable
+        self.repeatable = repeatable
         self._started = False
 
     def __iter__(self) -> Iterator[Feed]:
-        if self._started and not self._repeatable:
+        if self._started and not self.repeatable:
             raise UsageError(f"{self._label} can be read only once: give a list or a function")
         self._started = True
         return self._start()
@@ -135,8 +138,7 @@ def _imported(module: str, text: str) -> ModuleType:
         finally:
             del sys.path[0]
     except Exception as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{text} cannot be imported: {line}") from error
+        raise UsageError(f"{text} cannot be imported: {reason_of(error)}") from error
 
 
 def _from_function(function: Callable[..., Any], label: str, fitting: "_Fitting") -> FeedReader:

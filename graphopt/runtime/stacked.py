@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from graphopt.errors import UsageError
+from graphopt.errors import UsageError, reason_of
 
 Read = Callable[[int], np.ndarray]
 """Gives the next so many samples."""
@@ -56,7 +56,7 @@ def open_npy(path: Path) -> Samples:
     try:
         return array_samples(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+        raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def open_npz(path: Path, stack: ExitStack) -> dict[str, Samples]:
@@ -73,7 +73,7 @@ def open_npz(path: Path, stack: ExitStack) -> dict[str, Samples]:
             if member.endswith(".npy"):
                 samples[member.removesuffix(".npy")] = _open_member(archive, member, stack)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read: {_line(error)}") from error
+        raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
     if not samples:
         raise UsageError(f"{path} holds no arrays")
     return samples
@@ -118,7 +118,3 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     if dtype.hasobject:
         raise ValueError("an array holds Python objects: save strings as a numpy string array")
     return shape, fortran, dtype
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import UsageError
+from graphopt.errors import UsageError, reason_of
 from graphopt.runtime.histogram import Histogram
 from graphopt.runtime.moments import SecondMoment
 
@@ -245,5 +245,5 @@ def load_statistics(path: str | os.PathLike[str]) -> dict[str, TensorStatistics]
                         setattr(item, part, kind(**entry[part], **held))
                 statistics[item.name] = item
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} holds no statistics: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path} holds no statistics: {reason_of(error)}") from error
     return statistics

@@ -169,6 +169,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, fixtures: Path, invoke
     model = fixtures / "digits_mlp.onnx"
     invoke("optimize", model, tmp_path / "no" / "out.onnx").fails_with(1, "does not exist")
     invoke("optimize", model, tmp_path).fails_with(1, "is a folder")
+    invoke("optimize", ".").fails_with(3, "is a folder")
     invoke("optimize", model, tmp_path, "--force").fails_with(1, "is a folder")
     invoke("optimize", tmp_path, "-o", tmp_path / "a.onnx").fails_with(3)
     invoke("optimize", model, "/dev/null", "--force").fails_with(1, "is a device")

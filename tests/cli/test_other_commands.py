@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 from tests.cli.conftest import Invoke
@@ -140,3 +141,21 @@ def test_bisect_writes_a_reproduction(tmp_path: Path, fixtures: Path, invoke: In
     assert invoke("compare", *models, "--inputs", folder / "inputs.npz").code == 4
     invoke(*call).fails_with(1, "exists already")
     assert invoke(*call, "--force", "--json").json["culprit"]["pass"] == "scale-weight"
+
+
+def test_bisect_writes_inputs_of_any_name(tmp_path: Path, invoke: Invoke) -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        named (float[N, 2] file, float[N, 2] allow_pickle) => (float[N, 2] y)
+        <float[2] w = {1, 2}>
+        {
+            a = Mul (file, w)
+            y = Add (a, allow_pickle)
+        }
+    """
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    folder = tmp_path / "repro"
+    wrong = ("--passes", "tests.cli.wrong_passes:scale_weight")
+    assert invoke("bisect", tmp_path / "model.onnx", *wrong, "-o", folder).code == 4
+    models = (folder / "before.onnx", folder / "after.onnx")
+    assert invoke("compare", *models, "--inputs", folder / "inputs.npz").code == 4

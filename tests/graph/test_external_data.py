@@ -191,6 +191,27 @@ def test_thousands_of_tensors_need_one_file_descriptor(folder):
     assert open_files() <= before + 3
 
 
+def test_more_files_than_may_be_open(folder, tmp_path):
+    names = [f"w{index}" for index in range(400)]
+    proto = parse("g (float[300] x) => (float[300] y) { y = Neg (x) }")
+    for index, name in enumerate(names):
+        (folder / name).write_bytes(np.full(300, index, np.float32).tobytes())
+        tensor = proto.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=[300])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=name)
+    (folder / "model.onnx").write_bytes(proto.SerializeToString())
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 300, limit[1]))
+    try:
+        model = load(folder / "model.onnx")
+        kept = [value.const_value.numpy()[0] for value in model.graph.initializers.values()]
+        save(model, tmp_path / "copy.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    again = load(tmp_path / "copy.onnx").graph.initializers
+    assert kept == [constant_array(again[name])[0] for name in names] == list(range(400))
+
+
 def test_a_model_with_a_file_for_each_tensor(folder):
     proto = parse("g (float x) => (float y) { y = Neg (x) }")
     for index in range(300):

@@ -135,3 +135,22 @@ class WrongOnOneValue(RewritePass):
         relu = rewriter.node("Max", [x, zero])
         where = rewriter.node("Where", [equal.outputs[0], zero, relu.outputs[0]])
         rewriter.replace(match.root, where)
+
+
+@dataclass(frozen=True)
+class NegateOutputs(Pass):
+    """y -> -y, unless Neg is there already: right only after a pass that dropped one."""
+
+    name = "negate-outputs"
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        graph = model.graph
+        if any(node.op_type == "Neg" for node in graph):
+            return
+        old = graph.outputs[0]
+        new = ir.node("Neg", [old])
+        new.outputs[0].name, old.name = old.name, "inner"
+        new.outputs[0].type, new.outputs[0].shape = old.type, old.shape
+        graph.append(new)
+        graph.outputs[0] = new.outputs[0]
+        journal.record("output", "negated")

@@ -190,3 +190,53 @@ def test_the_trained_fixture_keeps_its_accuracy(fixtures: Path) -> None:
     ]
     np.testing.assert_array_equal(*answers)
     assert (answers[0] == labels).mean() > 0.95
+
+
+def test_an_unknown_check_is_refused() -> None:
+    with pytest.raises(UsageError, match="off, final, per-pass"):
+        graphopt.optimize(models.chain(), check="per_pass")  # type: ignore[arg-type]
+
+
+def test_passes_to_skip_may_stand_in_one_string() -> None:
+    skip = "fuse-conv-batchnorm, eliminate-identities"
+    result = graphopt.optimize(models.chain(), skip=skip, check="off")
+    assert "eliminate-identities" not in {entry.name for entry in result.report.passes}
+
+
+def test_a_missing_input_is_named_also_where_the_output_exists(tmp_path: Path) -> None:
+    target = tmp_path / "there.onnx"
+    target.touch()
+    with pytest.raises(OutputError, match="exists already"):
+        graphopt.optimize(tmp_path / "missing.onnx", output=target)
+
+
+def test_the_latency_is_measured_without_a_check_too() -> None:
+    report = graphopt.optimize(models.chain(), check="off", measure=True).report
+    assert report.check.status is CheckStatus.OFF
+    assert report.latency_before is not None
+
+
+def test_functions_of_one_name_are_two_passes() -> None:
+    def clean(model: ir.Model) -> None:
+        pass
+
+    def other(model: ir.Model) -> None:
+        for node in [node for node in model.graph if node.op_type == "Identity"]:
+            node.outputs[0].replace_all_uses_with(node.inputs[0])  # type: ignore[arg-type]
+            model.graph.remove(node)
+
+    other.__name__ = "clean"
+    result = graphopt.optimize(models.chain(), passes=[clean, other, clean])
+    assert models.nodes(result.model) == ["Relu", "Neg", "Abs", "Tanh"]
+    assert [(entry.name, entry.status) for entry in result.report.passes] == [
+        ("clean", PassStatus.UNCHANGED),
+        ("clean-2", PassStatus.CHANGED),
+    ]
+    assert result.report.passes[0].rewrites == []
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf"), -1.0])
+def test_a_tolerance_that_lets_everything_pass_is_refused(tolerance: float) -> None:
+    for name in ("rtol", "atol"):
+        with pytest.raises(UsageError, match=name):
+            graphopt.optimize(models.chain(), **{name: tolerance})

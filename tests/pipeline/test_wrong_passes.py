@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 import graphopt
-from graphopt.errors import EquivalenceError, PassError
+from graphopt.errors import EquivalenceError, PassError, RuntimeUnavailableError
 from graphopt.plugin import Pass
 from graphopt.report import CheckStatus, PassReport, PassStatus
 from tests.pipeline import models
@@ -67,14 +67,29 @@ def test_the_guilty_rewrite_is_left_out_and_named(check: str) -> None:
     assert not result.ok
     assert_same(before, result.model)
     report = report_of(result, "wrong-rewrite")
-    if check == "final":
-        assert report.status is PassStatus.REPAIRED
-        assert len(report.left_out) == 1
-        assert report.left_out[0].startswith("Neg")
-        assert models.nodes(result.model) == ["Relu", "Neg", "Abs", "Tanh"]
-    else:
-        assert report.status is PassStatus.UNDONE
-        assert "moved the outputs" in (report.problem or "")
+    assert report.status is PassStatus.REPAIRED
+    assert report.problem == "left out a rewrite that moved the outputs"
+    assert len(report.left_out) == 1
+    assert report.left_out[0].startswith("Neg")
+    assert models.nodes(result.model) == ["Relu", "Neg", "Abs", "Tanh"]
+
+
+def test_per_pass_blames_a_pass_before_another_builds_on_it() -> None:
+    # The second pass takes back what the first one broke, so that the end shows nothing.
+    passes = [models.WrongRewrite(), models.NegateOutputs()]
+    before = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        odd (float[N, 4] x) => (float[N, 4] y) {
+            a = Neg (x)
+            y = Tanh (a)
+        }
+        """
+    )
+    assert graphopt.optimize(before, passes=passes).ok
+    result = graphopt.optimize(before, passes=passes, check="per-pass")
+    assert report_of(result, "wrong-rewrite").status is PassStatus.REPAIRED
+    assert models.nodes(result.model)[:2] == ["Neg", "Tanh"]
 
 
 def test_wrong_only_at_batch_three_is_caught() -> None:
@@ -112,9 +127,36 @@ def test_bisect_names_the_rewrite_and_gives_both_sides() -> None:
     assert before == ["Relu", "Neg", "Abs", "Tanh"]
     assert after == ["Relu", "Abs", "Tanh"]
 
+    assert culprit.feed is not None
+    assert culprit.feed.keys() == {"x"}
+
 
 def test_bisect_finds_nothing_in_an_honest_run() -> None:
     assert graphopt.bisect(models.chain(), passes=[models.RemoveIdentities()]) is None
+
+
+def test_bisect_claims_nothing_where_nothing_could_be_compared() -> None:
+    noise = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        noise (float[2] x) => (float[2] y) {
+            i = Identity (x)
+            y = RandomNormalLike (i)
+        }
+        """
+    )
+    with pytest.raises(RuntimeUnavailableError, match="every output is random"):
+        graphopt.bisect(noise, passes=[models.RemoveIdentities()])
+
+
+def test_inputs_that_can_be_read_once_serve_the_check_the_repair_and_the_timing() -> None:
+    feeds = ({"x": np.full((1, 4), value, np.float32)} for value in (1, 2, 3))
+    result = graphopt.optimize(
+        models.chain(), passes=[models.WrongRewrite()], input_data=feeds, measure=True
+    )
+    assert report_of(result, "wrong-rewrite").status is PassStatus.REPAIRED
+    assert result.report.check.inputs_tried == 3
+    assert result.report.latency_after is not None
 
 
 def test_a_random_output_is_no_reason_to_blame_a_pass() -> None:
@@ -155,7 +197,7 @@ def test_a_model_that_cannot_run_here_is_not_called_verified() -> None:
 def test_nothing_is_written_where_the_result_cannot_be_repaired(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphopt.pipeline.optimization.REPAIRS", 1)
+    monkeypatch.setattr("graphopt.pipeline.run.REPAIRS", 1)
     target = tmp_path / "out.onnx"
     with pytest.raises(EquivalenceError, match="nothing was written"):
         graphopt.optimize(models.chain(), passes=[models.WrongRewrite()], output=target)
