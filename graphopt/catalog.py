@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import logging
 import re
 import types
 import typing
@@ -28,6 +29,8 @@ from graphopt.graph import ir, replace_content
 from graphopt.plugin import Journal, Pass, Promise
 
 GROUP = "graphopt.passes"
+
+logger = logging.getLogger(__name__)
 
 PassLike = str | Pass | type[Pass] | Callable[[ir.Model], Any]
 """What can stand for a pass in Python: a spec, a pass, an onnx_ir pass, or a function."""
@@ -73,8 +76,11 @@ class PassInfo:
 def passes() -> dict[str, PassInfo]:
     """All installed passes by name, in order of name.
 
+    A plugin that cannot be imported is logged as a warning, and its passes are missing: those
+    of others go on working.
+
     Raises:
-        UsageError: two passes have one name, or an entry point cannot be loaded.
+        UsageError: two passes have one name.
     """
     found: dict[str, PassInfo] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
@@ -82,10 +88,13 @@ def passes() -> dict[str, PassInfo]:
         try:
             offered = entry.load()
         except Exception as error:
-            raise UsageError(
-                f"the plugin '{distribution}' cannot be loaded ({entry.value}): "
-                f"{reason_of(error)}; mend or uninstall it"
-            ) from error
+            logger.warning(
+                "warning: the plugin '%s' cannot be loaded (%s): %s; mend or uninstall it",
+                distribution,
+                entry.value,
+                reason_of(error),
+            )
+            continue
         for item in offered if isinstance(offered, list | tuple) else (offered,):
             info = describe(item, distribution)
             other = found.get(info.name)

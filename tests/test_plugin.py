@@ -159,12 +159,13 @@ def test_two_passes_of_one_name_are_an_error_that_names_both(site: Path, tmp_pat
     assert "ConvertMinMaxToClip (graphopt-relu6)" in line
 
 
-def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
+def test_a_plugin_that_cannot_be_imported_is_one_line_and_the_rest_works(tmp_path: Path) -> None:
     alone = tmp_path / "site"
     alone.mkdir()
     fake_distribution(alone, "broken-plugin", "broken_plugin:PASSES", "import no_such_module\n")
     done = python("-m", "graphopt", "passes", "list", site=alone, folder=tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 0
+    assert "fold-constants" in done.stdout
     (line,) = done.stderr.strip().splitlines()
     assert "broken-plugin" in line
     assert "no_such_module" in line

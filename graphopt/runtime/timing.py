@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 from graphopt.runtime.session import Feed, Session
 
-_WARM_UP_RUNS = 2
-_FEWEST_ROUNDS = 3
-
 
 def time_interleaved(
     sessions: Sequence[Session], feed: Feed, *, seconds: float = 1.0
@@ -16,8 +13,8 @@ def time_interleaved(
     """The median time of one run of each session, in seconds.
 
     Every round runs each session once, so that what else the machine does hits all alike, and
-    every second round goes in reverse, so that none is always the one after another. There are
-    at least three rounds, after two of warming up.
+    every second round goes in reverse, so that none is always the one after another. The first
+    round warms up and is not counted; at least one more follows, however slow the models are.
 
     Args:
         sessions: the sessions to time.
@@ -27,12 +24,11 @@ def time_interleaved(
     times: list[list[float]] = [[] for _ in sessions]
     if not sessions:
         return []
-    for _ in range(_WARM_UP_RUNS):
-        for session in sessions:
-            session.run(feed)
     end = time.perf_counter() + seconds
+    for session in sessions:
+        session.run(feed)
     order = list(range(len(sessions)))
-    while len(times[0]) < _FEWEST_ROUNDS or time.perf_counter() < end:
+    while not times[0] or time.perf_counter() < end:
         for index in order:
             start = time.perf_counter()
             sessions[index].run(feed)

@@ -179,6 +179,9 @@ def _ask(schema: Any, domain: str, view: NodeView, opsets: dict[str, int]) -> li
             schema, node, types, data, opset_imports=imports
         )
     except onnx.shape_inference.InferenceError as error:
+        if any(fact is not None and fact.dtype is None and not fact.other for fact in view.inputs):
+            # ONNX objects to an input without a type, which says nothing about the model.
+            return _declared_types(schema, view)
         raise NodeInferenceError(_one_line(error)) from error
     except (onnx.checker.ValidationError, RuntimeError, ValueError, MemoryError):
         # Not a matter of shapes: a missing input or attribute, an absurd number. Others judge it.
@@ -187,9 +190,29 @@ def _ask(schema: Any, domain: str, view: NodeView, opsets: dict[str, int]) -> li
         fact_of_type(answer[name], symbols) if (name := f"o{index}") in answer else NOTHING
         for index in range(len(view.outputs))
     ]
+    if any(fact.dtype is None and fact.other is None for fact in outputs):
+        # Ops that ONNX infers through a function body (GroupNormalization) may come back bare.
+        declared = _declared_types(schema, view)
+        outputs = [
+            declared[index] if fact == NOTHING else fact for index, fact in enumerate(outputs)
+        ]
     if all(fact is None or static_dims(fact.dims) is not None for fact in view.inputs):
         return outputs
     return [_without_mistakes(fact, view) for fact in outputs]
+
+
+def _declared_types(schema: Any, view: NodeView) -> list[Fact]:
+    """Outputs of which only the dtype is known: that of an input declared to be of one type."""
+    known: dict[str, ir.DataType] = {}
+    for declared, fact in zip(schema.inputs, view.inputs, strict=False):
+        if declared.is_homogeneous and fact is not None and fact.dtype is not None:
+            known[declared.type_str] = fact.dtype
+    last = len(schema.outputs) - 1
+    declared_outputs = [schema.outputs[min(place, last)] for place in range(len(view.outputs))]
+    return [
+        Fact(known.get(declared.type_str)) if declared.is_homogeneous else NOTHING
+        for declared in declared_outputs
+    ]
 
 
 def _without_mistakes(fact: Fact, view: NodeView) -> Fact:

@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 from graphopt.errors import ShapeError
-from graphopt.graph import ir, load, to_bytes
+from graphopt.graph import from_text, ir, load, to_bytes
 from graphopt.shapes import (
     infer_shapes,
     known_shape,
@@ -323,3 +323,19 @@ sys.exit("sympy.core" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_input_without_a_type_is_no_contradiction():
+    # ONNX gives no type for a GroupNormalization of unknown rank, then blames its consumers.
+    model = from_text(
+        """
+        <ir_version: 10, opset_import: ["" : 21]>
+        m (float[?,?,?] x, float[?] c, float[?,?,?] w, float[?,?,?] r) => (float[?,?,?] y) {
+            n = GroupNormalization <num_groups = 2> (x, c, c)
+            h, last = GRU <hidden_size = 3> (n, w, r)
+            y = Relu (last)
+        }
+        """
+    )
+    infer_shapes(model)
+    assert {node.outputs[0].dtype for node in model.graph} == {ir.DataType.FLOAT}
