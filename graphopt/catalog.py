@@ -87,7 +87,7 @@ def passes() -> dict[str, PassInfo]:
         distribution = entry.dist.name if entry.dist is not None else "unknown"
         try:
             offered = entry.load()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a stranger's import may raise anything
             logger.warning(
                 "warning: the plugin '%s' cannot be loaded (%s): %s; mend or uninstall it",
                 distribution,

@@ -71,13 +71,12 @@ _answers: dict[object, tuple[Fact, ...]] = {}
 
 @functools.cache
 def schema_of(domain: str, op_type: str, version: int) -> Any:
-    """The schema in force, None for an operator that ONNX does not know or cannot infer."""
+    """The schema in force, None for an operator that ONNX does not know any more."""
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
-    usable = schema.has_type_and_shape_inference_function and not schema.deprecated
-    return schema if usable else None
+    return None if schema.deprecated else schema
 
 
 def inferred_outputs(domain: str, view: NodeView, opsets: dict[str, int]) -> list[Fact]:
@@ -91,6 +90,8 @@ def inferred_outputs(domain: str, view: NodeView, opsets: dict[str, int]) -> lis
     schema = schema_of(domain, view.op_type, view.version)
     if schema is None or view.unresolved or _may_crash(view):
         return [NOTHING] * len(view.outputs)
+    if not schema.has_type_and_shape_inference_function:
+        return _declared_types(schema, view)
     key = _cache_key(domain, view)
     if key is not None and key in _answers:
         return list(_answers[key])
@@ -190,12 +191,6 @@ def _ask(schema: Any, domain: str, view: NodeView, opsets: dict[str, int]) -> li
         fact_of_type(answer[name], symbols) if (name := f"o{index}") in answer else NOTHING
         for index in range(len(view.outputs))
     ]
-    if any(fact.dtype is None and fact.other is None for fact in outputs):
-        # Ops that ONNX infers through a function body (GroupNormalization) may come back bare.
-        declared = _declared_types(schema, view)
-        outputs = [
-            declared[index] if fact == NOTHING else fact for index, fact in enumerate(outputs)
-        ]
     if all(fact is None or static_dims(fact.dims) is not None for fact in view.inputs):
         return outputs
     return [_without_mistakes(fact, view) for fact in outputs]

@@ -326,7 +326,7 @@ sys.exit("sympy.core" in sys.modules)
 
 
 def test_an_input_without_a_type_is_no_contradiction():
-    # ONNX gives no type for a GroupNormalization of unknown rank, then blames its consumers.
+    # ONNX infers nothing about GroupNormalization, and would blame its consumers.
     model = from_text(
         """
         <ir_version: 10, opset_import: ["" : 21]>
