@@ -331,11 +331,19 @@ class Rewriter:
 def is_removable(node: ir.Node) -> bool:
     """Whether the node has no effect once no output of it is used.
 
-    A custom op may do things that the graph does not show, so it stays.
+    A custom op may do things that the graph does not show, so it stays, and with it the If or
+    the Loop whose body it stands in.
     """
     if any(use_count(value) or value.is_graph_output() for value in node.outputs):
         return False
-    return node.domain in _STANDARD_DOMAINS
+    return _is_standard(node)
+
+
+def _is_standard(node: ir.Node) -> bool:
+    """Whether the node's op, and every op in the bodies that it holds, is a known one."""
+    return node.domain in _STANDARD_DOMAINS and all(
+        _is_standard(inner) for graph in subgraphs(node) for inner in graph
+    )
 
 
 def _first_free(name: str, start: int, taken: set[str]) -> tuple[str, int]:

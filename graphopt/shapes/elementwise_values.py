@@ -99,7 +99,9 @@ def elements_or_unknown(view: NodeView, index: int, elements: Elements | None) -
 
 def _broadcast_apply(vectorized: np.ufunc, arrays: Sequence[Elements | None]) -> Elements | None:
     try:
-        result = vectorized(*arrays)
+        # Infinities and NaN are facts like any other number.
+        with np.errstate(all="ignore"):
+            result = vectorized(*arrays)
     except ValueError:
         return None
     if isinstance(result, np.ndarray):

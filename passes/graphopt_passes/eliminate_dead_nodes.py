@@ -6,8 +6,9 @@
     a function that no node calls           -> nothing
 
 A use inside the body of an If, a Loop or a Scan is a use. Inputs stay: they are the interface.
-So does a node of a domain that is not known here, whose effect the graph may not show; a call of
-one of the model's own functions goes if its body has no such node. Of a node with several
+So does a node of a domain that is not known here, whose effect the graph may not show, and an If
+or a Loop with such a node in its body; a call of one of the model's own functions goes if that
+has none. Of a node with several
 outputs the unused ones stay, but for trailing optional ones whose absence changes nothing but
 the work: BatchNormalization, for one, is in training mode by having them.
 """
@@ -24,12 +25,11 @@ from graphopt.plugin import (
     Rewriter,
     all_graphs,
     ir,
-    is_removable,
     site_of,
     subgraphs,
 )
 
-_KNOWN_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
+_KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 
 _REQUIRED_OUTPUTS = {
     "Dropout": 1,
@@ -74,10 +74,15 @@ class EliminateDeadNodes(Pass):
 
 
 def _is_dead(node: ir.Node, effects: dict[_FunctionName, bool]) -> bool:
-    has_effect = effects.get(node.op_identifier())
-    if has_effect is None:
-        return is_removable(node)
-    return not has_effect and not any(_is_used(value) for value in node.outputs)
+    if any(_is_used(value) for value in node.outputs):
+        return False
+    inner = (held for graph in subgraphs(node) for held in _nodes_within(graph))
+    return not any(_has_effect(held, effects) for held in (node, *inner))
+
+
+def _has_effect(node: ir.Node, effects: dict[_FunctionName, bool]) -> bool:
+    known = effects.get(node.op_identifier())
+    return node.domain not in _KNOWN_DOMAINS if known is None else known
 
 
 def _is_used(value: ir.Value) -> bool:

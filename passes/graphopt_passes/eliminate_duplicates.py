@@ -3,8 +3,8 @@
     y = Op(a, b), z = Op(a, b)              ->  y = Op(a, b), z becomes y
     initializers v, w of the same bytes     ->  v, w becomes v
 
-Two nodes are equal if their op, attributes, outputs' number and inputs are, an omitted input
-standing in the same place. Attributes and initializers are compared by type, shape and bytes:
+Two nodes are equal if their op, attributes, inputs and number of outputs are, an omitted input or
+output standing in the same place. Attributes and initializers are compared by type, shape and bytes:
 0.0 is not -0.0, and one NaN is not another.
 
 It does not hold for random ops, for ops of a domain that is not known here or that the model
@@ -96,7 +96,8 @@ def _node_key(node: ir.Node) -> Hashable | None:
         node.op_type,
         tuple(node.inputs),
         tuple(attributes),
-        len(node.outputs),
+        # One that is omitted, by an empty name, is not there for the other node's consumers.
+        tuple(value.name == "" for value in node.outputs),
     )
 
 
@@ -167,8 +168,8 @@ class _Content:
     def digest(self) -> Hashable:
         """All the data: the strings, or the SHA-256 of the bytes."""
         if self._digest is None:
-            if self._tensor.dtype == ir.DataType.STRING:
-                self._digest = tuple(self._tensor.numpy().ravel().tolist())
+            if isinstance(self._tensor, ir.StringTensor):
+                self._digest = tuple(self._tensor.string_data())
             else:
                 stream = _DigestStream()
                 if isinstance(self._tensor, ir.ExternalTensor):
@@ -181,11 +182,12 @@ class _Content:
 
 def _sample(tensor: ir.TensorProtocol) -> Hashable:
     """The elements at both ends; of a mapped file that reads two pages."""
+    if isinstance(tensor, ir.StringTensor):
+        # Its numpy() would lose zero bytes at the end of a string.
+        texts = tensor.string_data()
+        return (tuple(texts[:_SAMPLE_ELEMENTS]), tuple(texts[-_SAMPLE_ELEMENTS:]))
     flat = tensor.numpy().reshape(-1)
-    ends = (flat[:_SAMPLE_ELEMENTS], flat[-_SAMPLE_ELEMENTS:])
-    if tensor.dtype == ir.DataType.STRING:
-        return tuple(tuple(end.tolist()) for end in ends)
-    return tuple(end.tobytes() for end in ends)
+    return (flat[:_SAMPLE_ELEMENTS].tobytes(), flat[-_SAMPLE_ELEMENTS:].tobytes())
 
 
 class _DigestStream:

@@ -1,6 +1,7 @@
 """Remove arithmetic whose other operand changes nothing.
 
-    x * 1, 1 * x, x / 1, Pow(x, 1)                   -> x
+    x * 1, 1 * x, x / 1                              -> x
+    Pow(x, 1)                                        -> x    but for 64-bit integers
     x + 0, 0 + x, x - 0                              -> x    integers
     x + (-0.0), -0.0 + x, x - 0.0                    -> x    floats
     And(x, true), Or(x, false), Xor(x, false)        -> x    and the other way round
@@ -9,7 +10,8 @@ The neutral operand is a constant of any shape that x does not broadcast to: eac
 1 or known to be that of x, and its rank is not above that of x. A symbolic dim of x proves
 nothing about a constant's dim of 5.
 
-It does not hold for floats in x + 0.0 and x - (-0.0): they turn -0.0 into 0.0, so the bits
+Runtimes raise 64-bit integers to a power in double precision, which loses digits. It does not
+hold either for floats in x + 0.0 and x - (-0.0): they turn -0.0 into 0.0, so the bits
 change.
 """
 
@@ -59,6 +61,8 @@ class EliminateNeutralArithmetic(RewritePass):
             return
         if not _keeps_shape(neutral, kept):
             raise NotApplicable(f"it may broadcast '{kept.name}'")
+        if node.op_type == "Pow" and kept.dtype in (ir.DataType.INT64, ir.DataType.UINT64):
+            raise NotApplicable("the runtime may round a 64-bit integer")
         if node.op_type in ("Add", "Sub") and not _keeps_signed_zero(node.op_type, neutral):
             raise NotApplicable("it turns -0.0 into 0.0")
         rewriter.replace(node, kept)

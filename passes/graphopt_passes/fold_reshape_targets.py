@@ -71,6 +71,8 @@ class FoldReshapeTargets(RewritePass):
         attributes = dict(node.attributes)
         match node.op_type:
             case "Reshape":
+                if "allowzero" in attributes and attributes["allowzero"].is_ref():
+                    raise NotApplicable("'allowzero' is a parameter of the function")
                 literal_zero = bool(node.attributes.get_int("allowzero", 0))
                 fixed = _reshape_target(list(dims), list(shape), literal_zero=literal_zero)
                 if literal_zero and fixed.count(0) > list(dims).count(0):
@@ -83,7 +85,9 @@ class FoldReshapeTargets(RewritePass):
         dtype = np.int32 if operand.dtype == ir.DataType.INT32 else np.int64
         array = np.minimum(fixed, np.iinfo(dtype).max).astype(dtype)
         target = rewriter.initializer(array, f"{operand.name}_fixed")
-        inputs = [target if value is operand else value for value in node.inputs]
+        inputs = list(node.inputs)
+        # The data may be the same value as the operand, so it is its place that counts.
+        inputs[2 if node.op_type == "Slice" else 1] = target
         made = rewriter.node(node.op_type, inputs, attributes)
         rewriter.replace(node, made, f"{node.op_type} by {fixed}")
 

@@ -5,7 +5,8 @@
 The branch's nodes move as they are, names and metadata included, and so do its initializers.
 A name that something else in the model has too is changed. What the branch returns gets the
 name of the If's output; an Identity stands in where an output of the graph would otherwise be a
-constant, a value from outside the branch, or a second name of one value.
+constant, a value from outside the branch, or a second name of one value, and where the graph
+lists one value as two of its outputs.
 
 Not inlined: an If whose condition depends on the inputs, or is a default that the caller may
 override.
@@ -89,6 +90,12 @@ class _Inlining:
             graph
             for function in model.functions.values()
             for graph in nested_graphs(function.graph)
+        }
+        self._listed_twice = {
+            value
+            for graph in all_graphs(model)
+            for value, count in Counter(graph.outputs).items()
+            if count > 1
         }
         self._names = Counter(
             value.name for graph in all_graphs(model) for value in _defined(graph) if value.name
@@ -175,7 +182,7 @@ class _Inlining:
         for output, result in zip(node.outputs, results, strict=True):
             value = result
             if output.is_graph_output():
-                if value not in free:
+                if value not in free or output in self._listed_twice:
                     value = self._rewriter.node("Identity", [value]).outputs[0]
                 free.discard(value)
             by.append(value)

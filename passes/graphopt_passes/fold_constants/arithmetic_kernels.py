@@ -1,7 +1,7 @@
 """Operators that compute, where numpy gives the bits that every runtime gives.
 
 That is integer arithmetic (which wraps around, divides towards zero, and never passes through
-floats), comparisons and logic, and of floating-point arithmetic only what IEEE 754 rounds
+floats; sums and products of many, which do in runtimes, only where nothing is lost by it), comparisons and logic, and of floating-point arithmetic only what IEEE 754 rounds
 correctly: + - * / sqrt. All else is the runtime's, whose bits are its own.
 """
 
@@ -78,10 +78,29 @@ def _reciprocal(array: Array) -> Array:
     return np.asarray(np.divide(array.dtype.type(1), array))
 
 
-def _reduce(function: np.ufunc) -> Kernel:
+def _always_exact(data: Array) -> bool:
+    return True
+
+
+def _has_exact_sum(data: Array) -> bool:
+    """Whether no partial sum leaves the type, or the integers of the doubles that runtimes use."""
+    return bool(abs(data.astype(np.float64)).sum() < _exact_limit(data))
+
+
+def _has_exact_product(data: Array) -> bool:
+    """The same of products."""
+    with np.errstate(over="ignore"):
+        return bool(np.maximum(abs(data.astype(np.float64)), 1).prod() < _exact_limit(data))
+
+
+def _exact_limit(data: Array) -> int:
+    return min(np.iinfo(data.dtype).max, 2**53)
+
+
+def _reduce(function: np.ufunc, is_exact: Callable[[Array], bool] = _always_exact) -> Kernel:
     def kernel(node: ir.Node, inputs: Inputs) -> Result:
         data = inputs[0]
-        if data is None or not _is_integer(data) or not data.size:
+        if data is None or not _is_integer(data) or not data.size or not is_exact(data):
             return None
         axes = axes_of(node, inputs, 1, data.ndim)
         if not axes and node.attributes.get_int("noop_with_empty_axes", 0) == 1:
@@ -185,8 +204,8 @@ ARITHMETIC: Mapping[str, Kernel] = {
     "Reciprocal": _elementwise(_reciprocal, _is_float),
     "ReduceMax": _reduce(np.maximum),
     "ReduceMin": _reduce(np.minimum),
-    "ReduceProd": _reduce(np.multiply),
-    "ReduceSum": _reduce(np.add),
+    "ReduceProd": _reduce(np.multiply, _has_exact_product),
+    "ReduceSum": _reduce(np.add, _has_exact_sum),
     "Shape": _shape,
     "Size": _size,
     "Sqrt": _elementwise(np.sqrt, _is_float),

@@ -70,7 +70,9 @@ def _flatten(node: ir.Node, inputs: Inputs) -> Result:
 
 def _squeeze(node: ir.Node, inputs: Inputs) -> Result:
     data = _present(inputs, 0)
-    return np.squeeze(data, axes_of(node, inputs, 1, data.ndim))
+    axes = axes_of(node, inputs, 1, data.ndim)
+    # An empty list means all axes of size 1 to some, and none to others.
+    return None if axes == () else np.squeeze(data, axes)
 
 
 def _unsqueeze(node: ir.Node, inputs: Inputs) -> Result:

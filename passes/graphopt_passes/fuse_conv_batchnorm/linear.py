@@ -26,6 +26,8 @@ def fold_affine(linear: ir.Node, affine: Affine, rewriter: Rewriter) -> ir.Node:
         NotApplicable: a parameter is no constant, or the result leaves the type's range.
     """
     weight = parameter(linear.inputs[1], f"{linear.op_type} weight")
+    if weight.dtype.kind in "iu":
+        raise NotApplicable(f"{linear.op_type} multiplies integers")
     weight_shape, factor_shape = _layout(linear, weight.shape)
     channels = math.prod(factor_shape)
     factor = _for_channels(affine.factor, channels)
