@@ -1,6 +1,7 @@
 """Reads, writes, checks and walks a model. The IR is `onnx_ir.Model`; there is no other."""
 
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.clone import clone
 from graphopt.graph.constants import constant_array, constant_tensor
 from graphopt.graph.load import ModelSource, load
 from graphopt.graph.replace import replace_content
@@ -21,6 +22,7 @@ __all__ = [
     "Problem",
     "all_graphs",
     "all_nodes",
+    "clone",
     "constant_array",
     "constant_tensor",
     "from_text",

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from graphopt.errors import InvalidModelError, ModelError, UnreadableModelError
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.clone import clone
 from graphopt.graph.carried import attach, lift
 from graphopt.graph.external import DataFolder
 from graphopt.graph.problem import one_line, root_cause
@@ -294,12 +295,12 @@ def _clone(model: ir.Model) -> ir.Model:
         )
     try:
         with without_collection():
-            clone = model.clone()
+            copied = clone(model)
     except (RuntimeError, AssertionError) as error:
         # Only a model whose values are not connected as they must be cannot be cloned.
         problems = verify(model)
         if problems:
             raise _invalid("the model", problems) from None
         raise InvalidModelError(f"the model cannot be copied: {root_cause(error)}") from None
-    clone.meta.update(model.meta)
-    return clone
+    copied.meta.update(model.meta)
+    return copied

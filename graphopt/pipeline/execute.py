@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from graphopt.catalog import spec_of
 from graphopt.errors import PassError, ShapeError
-from graphopt.graph import all_nodes, ir, replace_content
+from graphopt.graph import all_nodes, clone, ir, replace_content
 from graphopt.pipeline.guard import (
     Interface,
     fingerprint,
@@ -144,7 +144,7 @@ class _Execution:
         stop_when: StopWhen | None,
         progress: Progress | None,
     ) -> None:
-        self.model = original.clone()
+        self.model = clone(original)
         self.exclusions = exclusions
         self.cut = cut
         self.strict = strict
@@ -195,7 +195,7 @@ class _Execution:
         skip = self.exclusions.sites.get(spec, frozenset())
         step = Step(number, spec, Journal(item.name, limit, skip))
         if self.snapshot is None:
-            self.snapshot = self.model.clone()
+            self.snapshot = clone(self.model)
         interface = interface_of(self.model)
         started = time.perf_counter()
         try:
@@ -204,7 +204,7 @@ class _Execution:
             if state != self.state:
                 step.changed = True
                 step.problem = self.objection(item, interface)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logger.debug("%s raised", spec, exc_info=True)
             step.problem = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
         step.seconds = time.perf_counter() - started
@@ -234,7 +234,7 @@ class _Execution:
         if self.strict:
             raise PassError(f"{step.spec} was undone: it {step.problem}")
         assert self.snapshot is not None  # noqa: S101 - made before the pass ran
-        replace_content(self.model, self.snapshot.clone())
+        replace_content(self.model, clone(self.snapshot))
         self.state = fingerprint(self.model)
         step.changed = False
         step.journal.rewrites.clear()

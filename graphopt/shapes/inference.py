@@ -30,8 +30,8 @@ def infer_shapes(
     Starts from the shapes of the graph inputs and the constants, and follows both shapes and
     the small integer tensors of shape arithmetic (see `symbolic_value`). Dims that depend on
     input dims come out as expressions in their names, in a canonical text: equal dims print
-    equal. What the model says of a value is kept where nothing better is derived, unless it
-    is shown wrong anywhere in the model. The shapes of graph inputs and outputs stay as they
+    equal. Of what the model says of an inner value only the rank is believed, and not even
+    that if anything it says is shown wrong. The shapes of graph inputs and outputs stay as they
     are declared, except for what the user asks for here. On an error the model is unchanged.
 
     Args:
@@ -49,11 +49,15 @@ def infer_shapes(
     walk.run()
     values = list(_inner_values(model))
     claimed = _claims(model, values, interface)
-    trusted = not any(_contradicts(claimed[v], walk.facts.get(v)) for v in claimed)
-    if trusted and any(_adds_to(claimed[v], walk.facts.get(v)) for v in claimed):
-        walk = FactWalk(model, interface.dims, claimed)
+    ranks: dict[ir.Value, Dims] = {}
+    if not any(_contradicts(claimed[v], walk.facts.get(v)) for v in claimed):
+        # The sizes may be those of the one input that the exporter ran on (what a NonZero
+        # found there, say), and no later check need meet another: only the rank is believed.
+        ranks = {value: (None,) * len(dims) for value, dims in claimed.items()}
+    if any(_adds_rank(value, walk.facts) for value in ranks):
+        walk = FactWalk(model, interface.dims, ranks)
         walk.run()
-    _write(model, values, walk.facts, interface, claimed if trusted else {})
+    _write(model, values, walk.facts, interface, ranks)
 
 
 def _inner_values(model: ir.Model) -> Iterator[ir.Value]:
@@ -115,12 +119,9 @@ def _contradicts(claimed: Dims, fact: Fact | None) -> bool:
     )
 
 
-def _adds_to(claimed: Dims, fact: Fact | None) -> bool:
-    if fact is None or fact.dims is None:
-        return True
-    return any(
-        claim is not None and dim is None for claim, dim in zip(claimed, fact.dims, strict=True)
-    )
+def _adds_rank(value: ir.Value, facts: Mapping[ir.Value, Fact]) -> bool:
+    fact = facts.get(value)
+    return fact is None or fact.dims is None
 
 
 # Writing -----------------------------------------------------------------------------------

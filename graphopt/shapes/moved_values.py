@@ -12,6 +12,8 @@ from graphopt.shapes.facts import MAX_ELEMENTS, MAX_RANK, Elements, object_array
 from graphopt.shapes.node_view import NodeView, normalized_axis
 from graphopt.shapes.slicing import clamped_slice, slice_parameters, split_sizes
 
+_EXACT_IN_DOUBLES = 2**53
+
 
 def _shape(view: NodeView) -> list[Elements | None] | None:
     dims = view.dims(0)
@@ -253,6 +255,9 @@ def _reduce(
         total: Dim = initial if initial is not None else items.pop(0)
         for item in items:
             total = function(total, item)
+            if isinstance(total, int) and abs(total) >= _EXACT_IN_DOUBLES:
+                # Runtimes sum and multiply integers in double precision.
+                total = None
         results.append(total)
     return object_array(results, shape)
 

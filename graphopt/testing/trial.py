@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError, ShapeError
-from graphopt.graph import all_graphs, ir, to_text
+from graphopt.graph import all_graphs, clone, ir, to_text
 from graphopt.pipeline.guard import first_problem, interface_change, interface_of
 from graphopt.plugin import Journal, Pass, Promise
 from graphopt.shapes import infer_shapes
@@ -51,7 +51,7 @@ def run_trial(item: Pass, original: ir.Model) -> Trial:
     _make_writable(original)
     before = to_text(original)
     interface = interface_of(original)
-    result = original.clone()
+    result = clone(original)
     journal = Journal(item.name)
     item.run(result, journal)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 import onnx.helper
@@ -11,7 +14,8 @@ import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, PassError, RuntimeUnavailableError
-from graphopt.plugin import Pass
+from graphopt.graph import ir, load, to_bytes
+from graphopt.plugin import Journal, Pass
 from graphopt.report import CheckStatus, PassReport, PassStatus
 from tests.pipeline import models
 
@@ -202,3 +206,36 @@ def test_nothing_is_written_where_the_result_cannot_be_repaired(
     with pytest.raises(EquivalenceError, match="nothing was written"):
         graphopt.optimize(models.chain(), passes=[models.WrongRewrite()], output=target)
     assert list(tmp_path.iterdir()) == []
+
+
+@dataclass(frozen=True)
+class HalfWay(Pass):
+    """Writes into the types, as a half-precision pass would, and fails."""
+
+    name = "half-way"
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        for node in model.graph:
+            for value in (*model.graph.inputs, *node.outputs):
+                value.dtype = ir.DataType.FLOAT16
+        raise RuntimeError("half way")
+
+
+@dataclass(frozen=True)
+class Exits(Pass):
+    """Ends the process, it believes."""
+
+    name = "exits"
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        sys.exit(0)
+
+
+@pytest.mark.parametrize("wrong", [HalfWay(), Exits()], ids=["writes into types", "exits"])
+def test_what_a_pass_does_to_types_or_to_the_process_is_undone(wrong: Pass) -> None:
+    given = load(models.chain())
+    before = to_bytes(given)
+    result = graphopt.optimize(given, passes=[wrong], check="off")
+    assert report_of(result, wrong.name).status is PassStatus.UNDONE
+    assert to_bytes(result.model) == to_bytes(graphopt.optimize(given, passes=[]).model)
+    assert to_bytes(given) == before

@@ -61,7 +61,7 @@ def test_stale_shapes_of_the_traced_batch_are_replaced() -> None:
     assert shapes(model)["b"] == "[None,None]"
 
 
-def test_what_cannot_be_derived_is_kept_and_followed() -> None:
+def test_of_what_cannot_be_derived_only_the_rank_is_kept_and_followed() -> None:
     model = parsed(
         """g (float[N,3] x) => (float[?,?] z)
         <float[N,8] a, float[unk__0,foreign] b> {
@@ -72,11 +72,26 @@ def test_what_cannot_be_derived_is_kept_and_followed() -> None:
         }"""
     )
     infer_shapes(model)
-    assert shapes(model)["a"] == shapes(model)["c"] == shapes(model)["z"] == "[N,8]"
+    assert shapes(model)["a"] == shapes(model)["c"] == shapes(model)["z"] == "[None,None]"
     found = values(model)["b"].shape
     assert found is not None
     assert found.is_unknown_dim(0)
     assert found.is_unknown_dim(1)
+
+
+def test_a_size_that_one_input_had_is_not_believed() -> None:
+    # A tool that runs the model on random input writes what NonZero found there.
+    model = parsed(
+        """g (float[N] x) => (int64[1] n)
+        <int64[1,0] found> {
+            found = NonZero (x)
+            n = Shape <start = 1> (found)
+        }"""
+    )
+    infer_shapes(model)
+    assert shapes(model)["found"] == "[1,None]"
+    known = symbolic_value(values(model)["n"])
+    assert known is None or known[0] == ir.SymbolicDim(None)
 
 
 def test_runs_twice_with_the_same_result() -> None:
