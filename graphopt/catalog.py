@@ -252,6 +252,8 @@ def _parse_spec(spec: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition("=")
         if not equals:
             raise UsageError(f"'{part}' in '{spec}' is no option; write option=value")
+        if key.strip().replace("-", "_") in options:
+            raise UsageError(f"'{key.strip()}' stands twice in '{spec}'; write it once")
         options[key.strip().replace("-", "_")] = value.strip()
     return matched[1], options
 

@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,11 +31,13 @@ class Invocation:
         verbose: how often -v was given.
         quiet: print nothing but errors.
         json: print exactly one JSON object on stdout, and nothing else there.
+        document: that object, once there is one.
     """
 
     verbose: int = 0
     quiet: bool = False
     json: bool = False
+    document: dict[str, Any] | None = None
 
 
 def speaking_options(command: Decorated) -> Decorated:
@@ -101,10 +104,17 @@ def run(commands: click.Command, arguments: Sequence[str]) -> int:
             if invocation.verbose < 2 and not sys.warnoptions:
                 # What numpy says of an overflow in a constant is for developers.
                 warnings.simplefilter("ignore")
-            code = commands.main(
-                args=list(arguments), prog_name="graphopt", obj=invocation, standalone_mode=False
-            )
-        sys.stdout.flush()
+            with _stdout_kept_clean(invocation):
+                code = commands.main(
+                    args=list(arguments),
+                    prog_name="graphopt",
+                    obj=invocation,
+                    standalone_mode=False,
+                )
+        if invocation.document is not None:
+            _print_document(invocation.document)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
@@ -140,8 +150,30 @@ def _fail(invocation: Invocation, error: BaseException, message: str, code: int)
         traceback.print_exception(error, file=sys.stderr)
     print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the one place for it
     if invocation.json:
-        print_json({"ok": False, "error": message, "exit_code": code})
+        _print_document({"ok": False, "error": message, "exit_code": code})
     return code
+
+
+@contextmanager
+def _stdout_kept_clean(invocation: Invocation) -> Iterator[None]:
+    """Under --json, what passes, data functions and libraries print goes to stderr."""
+    if not invocation.json or sys.stdout is None or sys.stderr is None:
+        yield
+        return
+    stdout, kept = sys.stdout, None
+    with suppress(OSError, ValueError):
+        if stdout.fileno() == 1 and sys.stderr.fileno() == 2:
+            stdout.flush()
+            kept = os.dup(1)
+            os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _give_up_stdout() -> None:
@@ -169,5 +201,10 @@ def visible(text: str) -> str:
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """Print one JSON object on stdout; it is ASCII, so that no encoding can spoil it."""
+    """Make `data` the one JSON object that the command prints when it ends."""
+    click.get_current_context().ensure_object(Invocation).document = data
+
+
+def _print_document(data: dict[str, Any]) -> None:
+    # ASCII, so that no encoding can spoil it.
     click.echo(json.dumps(data, indent=2, allow_nan=False))

@@ -23,7 +23,8 @@ class ProgressLine:
     """
 
     def __init__(self, invocation: Invocation) -> None:
-        self._wanted = sys.stderr.isatty() and not invocation.quiet
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._wanted = terminal and not invocation.quiet
         self._step = ""
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None

@@ -21,7 +21,9 @@ def make_console() -> Console:
     """A console on stdout; it takes no name from a model for markup, emoji or a number."""
     from rich.console import Console
 
-    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    # A daemon or a cron job may run without any stdout.
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    fixed = not terminal and "COLUMNS" not in os.environ
     return Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH if fixed else None)
 
 

@@ -20,8 +20,8 @@ from google.protobuf.message import DecodeError
 
 from graphopt.errors import InvalidModelError, ModelError, UnreadableModelError
 from graphopt.graph._onnx_ir import ir
-from graphopt.graph.clone import clone
 from graphopt.graph.carried import attach, lift
+from graphopt.graph.clone import clone
 from graphopt.graph.external import DataFolder
 from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import MAXIMUM_BYTES, MAXIMUM_NESTING, all_scopes, nesting_depth

@@ -118,6 +118,8 @@ def optimize(
     plan = make_plan(level, passes, skip)
     if output is not None:
         _check_output(source, output, overwrite)
+        # A pass might change the current folder.
+        output = Path(output).absolute()
     tell("loading")
     original = _load(source)
     described = _described_values(original)

@@ -34,6 +34,8 @@ def make_plan(
         wanted: Sequence[PassLike] = LEVELS[level]
     else:
         wanted = split_specs(passes) if isinstance(passes, str) else passes
+        if isinstance(passes, str) and not wanted:
+            raise UsageError(f"'{passes}' names no pass; -O0 runs none")
     plan = told_apart([resolve(item) for item in wanted])
     known = {item.name for item in plan}
     skipped = split_specs(skip) if isinstance(skip, str) else skip

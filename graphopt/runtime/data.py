@@ -145,11 +145,30 @@ def _from_function(function: Callable[..., Any], label: str, fitting: "_Fitting"
     def start() -> Iterator[Feed]:
         try:
             feeds = function()
-        except TypeError as error:
-            raise UsageError(f"{label} cannot be called without arguments: {error}") from error
-        return fitting.check_all(feeds, label)
+        except Exception as error:
+            raise UsageError(f"{label} failed: {reason_of(error)}") from error
+        return fitting.check_all(_watched(feeds, label), label)
 
     return FeedReader(start, label, repeatable=True)
+
+
+def _watched(feeds: Any, label: str) -> Any:
+    """The feeds of a user's function; what it raises on the way is the user's to mend."""
+    if not isinstance(feeds, Iterable):
+        return feeds
+
+    def watched() -> Iterator[Any]:
+        count = 0
+        try:
+            for feed in feeds:
+                count += 1
+                yield feed
+        except Exception as error:
+            raise UsageError(f"{label} failed after {count} feeds: {reason_of(error)}") from error
+        if not count:
+            raise UsageError(f"{label} gives no feed")
+
+    return watched()
 
 
 def _from_file(path: Path, fitting: "_Fitting") -> Iterator[Feed]:
@@ -220,7 +239,8 @@ class _Fitting:
             return dict(feed)
         if len(feed) == 1 and len(required) == 1:
             (name, value) = next(iter(feed.items()))
-            if name not in self._inputs:
+            # numpy's own name for an array that was saved without one.
+            if name in ("", "arr_0") and name not in self._inputs:
                 return {required[0]: value}
         if "" in feed:
             names = ", ".join(required)
@@ -260,7 +280,7 @@ class _Fitting:
         array = np.asarray(value)
         if declared.shape is not None:
             dims = declared.shape.dims
-            fixed = [dim if isinstance(dim, int) else None for dim in dims]
+            fixed = [dim if isinstance(dim, int) and dim >= 0 else None for dim in dims]
             if len(fixed) != array.ndim or any(
                 want is not None and want != have
                 for want, have in zip(fixed, array.shape, strict=True)

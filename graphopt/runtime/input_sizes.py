@@ -102,7 +102,8 @@ def resolve(dim: int | ir.SymbolicDim | str | None, sizes: Mapping[str, int]) ->
 def _dim(dim: int | ir.SymbolicDim | None) -> Dim | None:
     if isinstance(dim, ir.SymbolicDim):
         return None if dim.value is None else str(dim.value)
-    return dim
+    # -1 is how some exporters spell a dim that is not known.
+    return None if dim is not None and dim < 0 else dim
 
 
 def _symbols(dim: str) -> list[str]:

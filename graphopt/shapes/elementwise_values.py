@@ -274,7 +274,8 @@ def cast_element(element: object, source: ir.DataType | None, target: ir.DataTyp
             converted = float_type(element) if abs(element) < 2**53 else None
             return converted if converted is not None and float(converted) == element else None
         if isinstance(element, np.generic):
-            converted = float_type(float(element))
+            with np.errstate(over="ignore"):
+                converted = float_type(float(element))
             # Rounding twice, or to a type of other rules, is the runtime's business.
             return converted if float(converted) == float(element) else None
         return None

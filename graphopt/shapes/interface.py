@@ -79,12 +79,13 @@ def _request(
         if wanted is None:
             continue
         checked = wanted if isinstance(wanted, str) else _checked_size(wanted, where)
-        if isinstance(declared, int):
+        if isinstance(declared, int) and declared >= 0:
             if declared != checked:
                 raise ShapeError(
                     f"{where} is {declared} in the model, the shape given says {checked}"
                 )
-        elif declared is None or is_placeholder(declared.value):
+        elif not isinstance(declared, ir.SymbolicDim) or is_placeholder(declared.value):
+            # -1 is how some exporters spell a dim that is not known.
             placed[name, axis] = checked
         else:
             _replace(interface.replaced, str(declared.value), checked, where)

@@ -146,6 +146,10 @@ class FactWalk:
 
     def _operator(self, node: ir.Node, view: NodeView, scope: Scope) -> Sequence[Fact]:
         standard = node.domain in _ONNX_DOMAINS
+        if standard and view.op_type == "Squeeze" and view.axes(1) in ((), []):
+            # No axes: to ONNX's inference none is squeezed, to ONNX Runtime every one of size 1.
+            data = view.fact(0)
+            return [NOTHING if data is None else Fact(data.dtype)]
         outputs = quick_outputs(view) if standard else None
         if outputs is None:
             try:

@@ -4,8 +4,8 @@
     initializers v, w of the same bytes     ->  v, w becomes v
 
 Two nodes are equal if their op, attributes, inputs and number of outputs are, an omitted input or
-output standing in the same place. Attributes and initializers are compared by type, shape and bytes:
-0.0 is not -0.0, and one NaN is not another.
+output standing in the same place. Attributes and initializers are compared by type, shape and
+bytes: 0.0 is not -0.0, and one NaN is not another.
 
 It does not hold for random ops, for ops of a domain that is not known here or that the model
 defines itself, and for nodes that carry subgraphs. Values are shared within one graph only.

@@ -12,6 +12,7 @@ import pytest
 
 import graphopt
 from tests.cli.conftest import Invoke
+from tests.conftest import FIXTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "networkx", "rich", "sympy")
@@ -175,3 +176,32 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, fixtures: Path, invoke
     invoke("optimize", model, "/dev/null", "--force").fails_with(1, "is a device")
     invoke("optimize", "").fails_with(2, "is empty")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_stays_pure_whatever_a_pass_prints(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import os\ndef shout(model):\n    print('in python')\n    os.write(1, b'below python')\n"
+    )
+    model = FIXTURES / "digits_mlp.onnx"
+    done = subprocess.run(
+        f"'{sys.executable}' -m graphopt optimize '{model}' out.onnx --json"
+        " --passes loud:shout --no-measure",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] is True
+    assert "in python" in done.stderr
+    assert "below python" in done.stderr
+
+
+def test_a_closed_stdout_is_no_failure(tmp_path: Path) -> None:
+    model = FIXTURES / "digits_mlp.onnx"
+    target = tmp_path / "out.onnx"
+    command = f"'{sys.executable}' -m graphopt optimize '{model}' '{target}' --no-measure >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert target.exists()

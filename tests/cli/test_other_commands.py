@@ -56,8 +56,10 @@ def test_compare_reads_inputs(pair: tuple[Path, Path], invoke: Invoke) -> None:
     assert done.json["inputs_tried"] == 5
     fewer = invoke("compare", pair[0], pair[0], "--inputs", data, "--check-n", "2", "--json")
     assert fewer.json["inputs_tried"] == 2
-    np.savez(data, picture=np.ones((5, 1, 8), np.float32))
+    np.savez(data, image=np.ones((5, 1, 8), np.float32))
     invoke("compare", pair[0], pair[0], "--inputs", data).fails_with(2, "has 3 dims")
+    np.savez(data, picture=np.ones((5, 1, 8, 8), np.float32))
+    invoke("compare", pair[0], pair[0], "--inputs", data).fails_with(2, "'image'", "'picture'")
 
 
 def test_compare_of_other_interfaces(fixtures: Path, invoke: Invoke) -> None:

@@ -158,6 +158,51 @@ def test_kernel_has_the_bits_of_the_runtime(case, monkeypatch):
         assert actual.tobytes() == wanted.tobytes()
 
 
+INEXACT = [
+    # Runtimes sum and multiply integers in double precision, and some saturate.
+    ("ReduceSum", [np.array([2**31 - 1, 5], np.int32)], {}, 21),
+    ("ReduceSum", [int64(2**53 + 1, 2)], {}, 21),
+    ("ReduceProd", [int64(2**63 - 1, 3)], {}, 13),
+    ("ReduceProd", [int64(2**53 + 1, 0, 1)], {}, 13),
+]
+
+
+def test_a_squeeze_of_no_axes_stays_as_runtimes_do_not_agree_on_it():
+    model = model_of("Squeeze", [INTS[:1], int64()], {}, 21)
+    fold(model)
+    assert [node.op_type for node in model.graph] == ["Squeeze"]
+
+
+@pytest.mark.parametrize("case", INEXACT, ids=lambda case: f"{case[0]}-{case[3]}")
+def test_the_runtime_computes_what_numpy_would_compute_otherwise(case):
+    model = model_of(*case)
+    expected = evaluate(model.clone())["y0"].numpy()
+
+    fold(model)
+
+    assert [node.op_type for node in model.graph] == ["Constant"]
+    actual = constant_array(model.graph.outputs[0])
+    assert (actual.shape, actual.tobytes()) == (expected.shape, expected.tobytes())
+
+
+def test_strings_keep_the_zero_bytes_at_their_ends():
+    texts = ir.StringTensor([b"a\0", b"a"], shape=ir.Shape([2]), name="texts")
+    model = from_text(
+        """
+        <ir_version: 9, opset_import: ["" : 19]>
+        g () => (bool[2] y) <string[2] texts = {"a", "a"}, string[1] one = {"a"}> {
+            y = Equal (texts, one)
+        }
+        """
+    )
+    model.graph.initializers["texts"].const_value = texts
+    infer_shapes(model)
+
+    fold(model)
+
+    assert constant_array(model.graph.outputs[0]).tolist() == [False, True]
+
+
 def test_every_kernel_is_compared_with_the_runtime():
     from graphopt_passes.fold_constants.arithmetic_kernels import ARITHMETIC
     from graphopt_passes.fold_constants.movement_kernels import MOVEMENT

@@ -126,7 +126,7 @@ def test_functions_by_name(tmp_path, monkeypatch, single):
         ("no_module:feeds", "No module named 'no_module'"),
         ("broken:feeds", "no_such_thing"),
         ("nowhere.npz", "no file or folder"),
-        ("my_data:many", "without arguments"),
+        ("my_data:many", r"failed: many\(\) missing 1 required"),
     ):
         with pytest.raises(UsageError, match=words) as caught:
             list(read_feeds(name, model=single))

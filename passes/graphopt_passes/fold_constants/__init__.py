@@ -50,6 +50,15 @@ class FoldConstants(Pass):
     name = "fold-constants"
     promise = Promise.EXACT
 
+    def __post_init__(self) -> None:
+        """Refuse a limit below 0.
+
+        Raises:
+            ValueError: the limit is negative.
+        """
+        if self.limit < 0:
+            raise ValueError(f"limit must be at least 0 bytes, not {self.limit}")
+
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Fold every constant part of the model, then turn Constant nodes into initializers."""
         plan = _evaluated_plan(model, journal, self.limit)
@@ -63,7 +72,7 @@ class FoldConstants(Pass):
             _replace(node, plan, rewriter, keeps_nodes=node.graph in in_functions)
         for graph in nested_graphs(model.graph):
             for node in tuple(graph):
-                _lift(node, journal)
+                _lift(node, rewriter)
 
 
 def _evaluated_plan(model: ir.Model, journal: Journal, limit: int) -> Plan:
@@ -132,20 +141,20 @@ def _is_boundary(value: ir.Value, plan: Plan) -> bool:
     return any(usage.node not in plan.folded for usage in value.uses())
 
 
-def _lift(node: ir.Node, journal: Journal) -> None:
+def _lift(node: ir.Node, rewriter: Rewriter) -> None:
     """Turn a Constant node of a graph into an initializer of the same name."""
     if node.op_type != "Constant" or node.domain != "" or node.graph is None:
         return
     (value,) = node.outputs
     tensor = constant_tensor(value)
-    site = site_of(node)
+    journal, site = rewriter.journal, site_of(node)
     if tensor is None or not value.uses() or not journal.permits(site):
         return
     if value.is_graph_output():
         journal.decline(site, "it is an output of the graph")
         return
     _initialize(value, tensor)
-    node.graph.remove(node, safe=True)
+    rewriter.remove(node)
     journal.record(site, "Constant -> initializer")
 
 

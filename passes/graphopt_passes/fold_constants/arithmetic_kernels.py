@@ -1,8 +1,9 @@
 """Operators that compute, where numpy gives the bits that every runtime gives.
 
 That is integer arithmetic (which wraps around, divides towards zero, and never passes through
-floats; sums and products of many, which do in runtimes, only where nothing is lost by it), comparisons and logic, and of floating-point arithmetic only what IEEE 754 rounds
-correctly: + - * / sqrt. All else is the runtime's, whose bits are its own.
+floats; runtimes reduce integers in double precision, so sums and products are taken only where
+nothing is lost by that), comparisons and logic, and of floating-point arithmetic only what
+IEEE 754 rounds correctly: + - * / sqrt. All else is the runtime's, whose bits are its own.
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ def check_foldable(node: ir.Node, model: ir.Model, read: Read) -> None:
         raise NotApplicable("an attribute is a parameter of the function")
     if any(not isinstance(value.type, ir.TensorType | None) for value in node.outputs):
         raise NotApplicable("its result is no tensor")
+    if node.op_type == "Squeeze" and _has_empty_axes(node, read):
+        raise NotApplicable("an empty list of axes means all of them to some runtimes")
     if node.op_type == "CastLike" and node.outputs[0].dtype == ir.DataType.BFLOAT16:
         raise NotApplicable("it rounds to bfloat16")
 
@@ -58,6 +60,15 @@ def check_runtime_operands(node: ir.Node, read: Read) -> None:
     divisor = None if node.inputs[1] is None else read(node.inputs[1])
     if divisor is None or not np.all((divisor != 0) & (divisor != -1)):
         raise NotApplicable("its divisor is not known to differ from zero")
+
+
+def _has_empty_axes(node: ir.Node, read: Read) -> bool:
+    if node.attributes.get_ints("axes", None) is not None:
+        return not node.attributes.get_ints("axes")
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return False
+    axes = read(node.inputs[1])
+    return axes is not None and not axes.size
 
 
 def _is_training(node: ir.Node, read: Read) -> bool:

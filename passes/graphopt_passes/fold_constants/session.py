@@ -183,7 +183,9 @@ def _used_outside(nodes: Sequence[ir.Node]) -> list[ir.Value]:
 def _renamed(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     """The same data under another name; the tensor given keeps its own."""
     if isinstance(tensor, ir.StringTensor):
-        return ir.StringTensor(tensor.string_data(), shape=ir.Shape(tensor.shape.numpy()), name=name)
+        return ir.StringTensor(
+            tensor.string_data(), shape=ir.Shape(tensor.shape.numpy()), name=name
+        )
     return ir.LazyTensor(
         lambda: tensor, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
     )
