@@ -200,6 +200,9 @@ def _to_proto(model: ir.Model, places: _Places, location: str) -> onnx.ModelProt
         except ir.serde.SerdeError as error:
             raise InvalidModelError(f"the model cannot be written: {root_cause(error)}") from None
     restore(proto, lifted)
+    for function in proto.functions:
+        # ONNX wants the field to be there, also where it is the empty domain.
+        function.domain = function.domain
     return proto
 
 
