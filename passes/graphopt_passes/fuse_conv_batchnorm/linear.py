@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import ml_dtypes
 import numpy as np
 
-from graphopt.plugin import NotApplicable, Rewriter, ir
+from graphopt.plugin import NotApplicable, Rewriter, ir, known_shape
 from graphopt_passes.fuse_conv_batchnorm.affine import Affine
 from graphopt_passes.fuse_conv_batchnorm.parameters import integer, optional_input, parameter, real
 
@@ -64,7 +64,8 @@ def _layout(linear: ir.Node, shape: Sequence[int]) -> tuple[Sequence[int], Seque
         return shape, ((shape[0], 1) if integer(linear, "transB", 0) else (1, shape[1]))
     if name == "MatMul":
         data = linear.inputs[0]
-        if data is None or data.shape is None or len(data.shape) != 2 or len(shape) != 2:
+        rank = None if data is None or (known := known_shape(data)) is None else len(known)
+        if rank != 2 or len(shape) != 2:
             raise NotApplicable("MatMul is not known to multiply two matrices")
         return shape, (1, shape[1])
     raise NotApplicable(f"{name} weight has a shape that does not fit")
