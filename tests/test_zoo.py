@@ -29,11 +29,9 @@ def _optimized(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def pair(request: pytest.FixtureRequest) -> tuple[str, onnx.ModelProto, onnx.ModelProto]:
+def pair(request: pytest.FixtureRequest, zoo: Path) -> tuple[str, onnx.ModelProto, onnx.ModelProto]:
     """A zoo model's name, the model, and what graphopt makes of it."""
-    if request.param == "-":
-        pytest.skip(f"the zoo of trained models is not at {ZOO}")
-    path = next(model.path for model in zoo_models(ZOO) if model.name == request.param)
+    path = next(model.path for model in zoo_models(zoo) if model.name == request.param)
     model = onnx.load(path)
     return request.param, model, _optimized(model)
 
