@@ -14,9 +14,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
-import importlib.metadata
 import inspect
-import logging
 import re
 import types
 import typing
@@ -24,13 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphopt.entry_points import offered
 from graphopt.errors import UsageError, reason_of
 from graphopt.graph import ir, replace_content
 from graphopt.plugin import Journal, Pass, Promise
 
 GROUP = "graphopt.passes"
-
-logger = logging.getLogger(__name__)
 
 PassLike = str | Pass | type[Pass] | Callable[[ir.Model], Any]
 """What can stand for a pass in Python: a spec, a pass, an onnx_ir pass, or a function."""
@@ -83,27 +80,15 @@ def passes() -> dict[str, PassInfo]:
         UsageError: two passes have one name.
     """
     found: dict[str, PassInfo] = {}
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        distribution = entry.dist.name if entry.dist is not None else "unknown"
-        try:
-            offered = entry.load()
-        except Exception as error:  # noqa: BLE001 - a stranger's import may raise anything
-            logger.warning(
-                "warning: the plugin '%s' cannot be loaded (%s): %s; mend or uninstall it",
-                distribution,
-                entry.value,
-                reason_of(error),
+    for offer in offered(GROUP):
+        info = describe(offer.item, offer.distribution)
+        other = found.get(info.name)
+        if other is not None and other.source != info.source:
+            raise UsageError(
+                f"two passes are named '{info.name}': {other.source} ({other.distribution}) "
+                f"and {info.source} ({offer.distribution}); uninstall one"
             )
-            continue
-        for item in offered if isinstance(offered, list | tuple) else (offered,):
-            info = describe(item, distribution)
-            other = found.get(info.name)
-            if other is not None and other.source != info.source:
-                raise UsageError(
-                    f"two passes are named '{info.name}': {other.source} ({other.distribution}) "
-                    f"and {info.source} ({distribution}); uninstall one"
-                )
-            found[info.name] = info
+        found[info.name] = info
     return dict(sorted(found.items()))
 
 

@@ -20,8 +20,7 @@ from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_identities import EliminateIdentities
 
-from graphopt.graph import ir
-from graphopt.pipeline.execute import patient_collector
+from graphopt.graph import ir, patient_collector
 from graphopt.plugin import (
     Journal,
     Match,

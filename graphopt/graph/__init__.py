@@ -3,6 +3,8 @@
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.clone import clone
 from graphopt.graph.constants import constant_array, constant_tensor
+from graphopt.graph.garbage import patient_collector
+from graphopt.graph.inline import inline_functions
 from graphopt.graph.load import ModelSource, load
 from graphopt.graph.replace import replace_content
 from graphopt.graph.save import save, to_bytes, to_proto
@@ -26,11 +28,13 @@ __all__ = [
     "constant_array",
     "constant_tensor",
     "from_text",
+    "inline_functions",
     "ir",
     "load",
     "nested_graphs",
     "opset_version",
     "outer_values",
+    "patient_collector",
     "replace_content",
     "save",
     "subgraphs",

@@ -6,16 +6,14 @@ prefix of a run can be had again. Bisection stands on that instead of on stored 
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.catalog import spec_of
 from graphopt.errors import PassError, ShapeError
-from graphopt.graph import all_nodes, clone, ir, replace_content
+from graphopt.graph import all_nodes, clone, ir, patient_collector, replace_content
 from graphopt.pipeline.guard import (
     Interface,
     fingerprint,
@@ -115,21 +113,6 @@ def execute(
         run = _Execution(original, exclusions or Exclusions(), cut, strict, stop_when, progress)
         run.all_rounds(plan)
     return run.model, run.steps
-
-
-@contextmanager
-def patient_collector() -> Iterator[None]:
-    """Let Python look for reference cycles less often.
-
-    A graph is millions of small objects, nearly all of which stay; looking through them again
-    and again triples the time that a large model takes.
-    """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(200_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 class _Execution:
