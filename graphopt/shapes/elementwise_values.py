@@ -250,12 +250,19 @@ def _power(a: object, b: object) -> object:
 def _cast(view: NodeView) -> list[Elements | None] | None:
     elements = view.elements(0)
     source = view.inputs[0]
-    if elements is None or source is None or "to" not in view.attributes:
+    target = _cast_target(view)
+    if elements is None or source is None or target is None:
         return None
-    target = ir.DataType(view.int_attribute("to", 0))
     return [
         object_array((cast_element(e, source.dtype, target) for e in elements.flat), elements.shape)
     ]
+
+
+def _cast_target(view: NodeView) -> ir.DataType | None:
+    if view.op_type == "CastLike":
+        like = view.fact(1)
+        return None if like is None else like.dtype
+    return ir.DataType(view.int_attribute("to", 0)) if "to" in view.attributes else None
 
 
 def cast_element(element: object, source: ir.DataType | None, target: ir.DataType) -> object:
@@ -294,6 +301,7 @@ _ROUNDINGS: dict[str, Callable[[np.floating], object]] = {
 
 ELEMENTWISE_VALUES: dict[str, Rule] = {
     "Cast": _cast,
+    "CastLike": _cast,
     "Add": _elementwise(_arithmetic(arithmetic.add, lambda a, b: a + b), 2),
     "Sub": _elementwise(_arithmetic(arithmetic.subtract, lambda a, b: a - b), 2),
     "Mul": _elementwise(_arithmetic(arithmetic.multiply, lambda a, b: a * b), 2),

@@ -21,8 +21,9 @@ _MAX_SIZE = 2**63 - 1
 _UNARY = frozenset(
     """
     Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu
-    HardSigmoid HardSwish Hardmax Identity LeakyRelu Log LogSoftmax Mish Neg Not Reciprocal Relu
-    Round Selu Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
+    GroupNormalization HardSigmoid HardSwish Hardmax Identity LeakyRelu Log LogSoftmax
+    MeanVarianceNormalization Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax
+    Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
     """.split()  # noqa: SIM905 - easier to read
 )
 

@@ -46,6 +46,21 @@ MODELS: dict[str, SymbolicModel] = {
         {"y0": "[B*S,12]", "y1": "[B*S,6,2]", "y": "[B*S,12]"},
         {"B": (1, 2, 3), "S": (1, 4, 7)},
     ),
+    "a range from a float cast like the length": SymbolicModel(
+        """g (float[B,6] x) => (float[?,?] y) {
+            s = Shape <start=0, end=1> (x)
+            axis = Constant <value_ints=[0]> ()
+            n = Squeeze (s, axis)
+            first = Constant <value_float=0.0> ()
+            step = Constant <value_float=1.0> ()
+            first_n = CastLike (first, n)
+            step_n = CastLike (step, n)
+            places = Range (first_n, n, step_n)
+            y = Gather (x, places)
+        }""",
+        {"places": "[B]", "y": "[B,6]"},
+        {"B": (0, 1, 4)},
+    ),
     "attention": SymbolicModel(
         """g (float[B,S,24] x, float[24,72] w) => (float[?,?,?] y) {
             qkv = MatMul (x, w)
