@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphopt.cost import Cost, estimate_cost
     from graphopt.errors import (
         EquivalenceError,
         GraphoptError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Cost",
     "EquivalenceError",
     "GraphoptError",
     "InvalidModelError",
@@ -51,6 +53,7 @@ __all__ = [
     "__version__",
     "bisect",
     "compare",
+    "estimate_cost",
     "load",
     "optimize",
     "save",
@@ -58,6 +61,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Cost": "graphopt.cost",
+    "estimate_cost": "graphopt.cost",
     "load": "graphopt.graph",
     "save": "graphopt.graph",
     "verify": "graphopt.graph",

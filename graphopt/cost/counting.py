@@ -1,0 +1,243 @@
+"""Walks a model and counts each node, as often as it runs.
+
+The body of a Loop or Scan counts once for each iteration; where the number of iterations is not
+known before the run it is a free dim of its own, `trips(name)`. Of the branches of an If the one
+that is taken counts where the condition is known, else the one that costs more; the other's
+nodes are listed with 0 executions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from graphopt.cost.modules import module_of
+from graphopt.cost.operator import VIEW, Operator, Tensor, UnknownShapeError, Work
+from graphopt.cost.quantity import Number, at_least, free, total
+from graphopt.cost.result import Edge, NodeCost, Parameter
+from graphopt.cost.rules import rules
+from graphopt.cost.values import Values
+from graphopt.errors import reason_of
+from graphopt.graph import constant_tensor, ir, subgraphs
+from graphopt.graph.walk import imported_version
+
+_ENDLESS = 2**31
+"""Exporters write a while-loop as a Loop of this many iterations, or more."""
+
+
+class Count:
+    """The rows of a model, in the order in which its nodes run.
+
+    Args:
+        model: has no functions; `infer_shapes` has run on it. It is not changed.
+        values: what is known of its values.
+    """
+
+    def __init__(self, model: ir.Model, values: Values) -> None:
+        self.rows: list[NodeCost] = []
+        self.edges: list[Edge] = []
+        self.values = values
+        self._opsets = model.opset_imports
+        self._made_by: dict[ir.Value, int] = {}
+        self._readers: dict[ir.Value, list[int]] = {}
+        self._graph(model.graph, 1)
+        for value in model.graph.outputs:
+            if _constant_of(value) is not None:
+                self._readers.setdefault(value, [])
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The constants that the rows read, in order of first use."""
+        found = []
+        for value, readers in self._readers.items():
+            tensor = _constant_of(value)
+            if tensor is not None:
+                found.append(
+                    Parameter(str(tensor.dtype), tensor.size, tensor.nbytes, tuple(readers))
+                )
+        return found
+
+    def _graph(self, graph: ir.Graph, executions: Number) -> None:
+        for node in graph:
+            index = len(self.rows)
+            match node.op_type if node.domain in ("", "ai.onnx") else "":
+                case "If":
+                    self._add(node, VIEW, executions)
+                    self._if(node, index, executions)
+                case "Loop" | "Scan" | "SequenceMap":
+                    trips, note = self._trips(node)
+                    self._add(node, replace(VIEW, note=note), executions)
+                    for body in subgraphs(node):
+                        self._graph(body, executions * trips)
+                case _:
+                    self._operator(node, executions)
+            for value in node.outputs:
+                self._made_by[value] = index
+
+    # One node ------------------------------------------------------------------------------
+
+    def _operator(self, node: ir.Node, executions: Number) -> None:
+        operator = Operator(
+            node,
+            imported_version(self._opsets, node.domain),
+            self.values.tensors(node.inputs),
+            self.values.tensors(node.outputs),
+        )
+        rule = rules().get((operator.domain, operator.op_type))
+        if rule is None:
+            reason = f"no rule for {_type_text(node)}"
+            return self._add(node, replace(VIEW, note=reason), executions, counted=False)
+        try:
+            work = rule.count(operator)
+            work = replace(
+                work,
+                reads=_bytes(operator.inputs) if work.reads is None else work.reads,
+                writes=_bytes(operator.outputs) if work.writes is None else work.writes,
+            )
+        except UnknownShapeError as error:
+            return self._add(node, replace(VIEW, note=str(error)), executions, counted=False)
+        except Exception as error:  # noqa: BLE001 - of a plugin, or on a node that no schema allows
+            reason = f"its rule failed: {reason_of(error)}"
+            return self._add(node, replace(VIEW, note=reason), executions, counted=False)
+        return self._add(node, work, executions)
+
+    def _add(self, node: ir.Node, work: Work, executions: Number, *, counted: bool = True) -> None:
+        index = len(self.rows)
+        elements = size = 0
+        for value in dict.fromkeys(value for value in node.inputs if value is not None):
+            tensor = _constant_of(value)
+            if tensor is not None:
+                elements += tensor.size
+                size += tensor.nbytes
+                self._readers.setdefault(value, []).append(index)
+            elif value in self._made_by:
+                self._edge(value, index)
+        self.rows.append(
+            NodeCost(
+                name=node.name or _first_output(node),
+                op_type=_type_text(node),
+                module=module_of(node),
+                shape=self.values.tensor(node.outputs[0]).shape if node.outputs else None,
+                executions=executions,
+                macs=work.macs * executions,
+                flops=(work.macs * 2 + work.elementwise) * executions,
+                transcendentals=work.transcendentals * executions,
+                parameters=elements,
+                parameter_bytes=size,
+                bytes_read=(work.reads or 0) * executions,
+                bytes_written=(work.writes or 0) * executions,
+                note=work.note,
+                counted=counted,
+            )
+        )
+
+    def _edge(self, value: ir.Value, reader: int) -> None:
+        size = self.values.bytes_of(value)
+        self.edges.append(Edge(self._made_by[value], reader, value.name or "", size))
+
+    # Control flow --------------------------------------------------------------------------
+
+    def _if(self, node: ir.Node, index: int, executions: Number) -> None:
+        branches = {}
+        for name in ("then_branch", "else_branch"):
+            start = len(self.rows)
+            self._graph(node.attributes[name].as_graph(), executions)
+            branches[name] = range(start, len(self.rows))
+        known = _single(self.values.tensors(node.inputs)[0])
+        if isinstance(known, int):
+            taken = "then_branch" if known else "else_branch"
+            why = "the condition is constant"
+        else:
+            taken = self._dearer(branches)
+            why = "the one that costs more"
+        for name, rows in branches.items():
+            if name != taken:
+                for row in rows:
+                    self.rows[row] = _not_run(self.rows[row])
+        self.rows[index] = replace(self.rows[index], note=f"counts its {taken}: {why}")
+
+    def _dearer(self, branches: Mapping[str, range]) -> str:
+        first, second = branches
+        for figure in ("macs", "flops", "bytes_read"):
+            sums = {
+                name: total(getattr(self.rows[row], figure) for row in rows)
+                for name, rows in branches.items()
+            }
+            if sums[first] != sums[second]:
+                return first if at_least(sums[first], sums[second]) else second
+        return first
+
+    def _trips(self, node: ir.Node) -> tuple[Number, str]:
+        """How often the body runs, and what is to be said of that."""
+        name = node.name or _first_output(node)
+        unknown = free(f"trips({name})")
+        tensors = self.values.tensors(node.inputs)
+        if node.op_type == "Scan":
+            count = node.attributes["num_scan_inputs"].as_int()
+            axes = node.attributes.get("scan_input_axes")
+            axis = axes.as_ints()[0] if axes is not None else 0
+            scanned = tensors[len(tensors) - count]
+            if count and scanned is not None and scanned.shape is not None:
+                return scanned.shape[axis], ""
+        elif node.op_type == "Loop":
+            limit = _single(tensors[0])
+            if limit is not None and not (isinstance(limit, int) and limit >= _ENDLESS):
+                first = _single(tensors[1]) if len(tensors) > 1 and tensors[1] is not None else 1
+                if first == 0:
+                    return 0, "its condition is false: it never runs"
+                ends = first is None or not _goes_on(node.attributes["body"].as_graph())
+                return limit, "at most: it may end earlier" if ends else ""
+        return unknown, f"how often it runs is unknown: {unknown}"
+
+
+def _goes_on(body: ir.Graph) -> bool:
+    """Whether the body's condition is certainly true after each iteration, if it was before."""
+    value: ir.Value | None = body.outputs[0]
+    while value is not None:
+        if len(body.inputs) > 1 and value is body.inputs[1]:
+            return True
+        tensor = constant_tensor(value)
+        if tensor is not None:
+            return bool(tensor.numpy().all())
+        producer = value.producer()
+        if producer is None or producer.op_type not in ("Identity", "Cast"):
+            return False
+        value = producer.inputs[0]
+    return False
+
+
+def _constant_of(value: ir.Value) -> ir.TensorProtocol | None:
+    """The tensor of a constant, one that a caller may override included."""
+    return value.const_value if value.is_initializer() else constant_tensor(value)
+
+
+def _single(tensor: Tensor | None) -> Number | None:
+    if tensor is None or tensor.elements is None or len(tensor.elements) != 1:
+        return None
+    return tensor.elements[0]
+
+
+def _bytes(tensors: Sequence[Tensor | None]) -> Number:
+    """The bytes of each tensor once, also where it is given twice."""
+    distinct = {tensor.name: tensor for tensor in tensors if tensor is not None}
+    return total(tensor.bytes for tensor in distinct.values())
+
+
+def _not_run(row: NodeCost) -> NodeCost:
+    return replace(
+        row,
+        executions=0,
+        macs=0,
+        flops=0,
+        transcendentals=0,
+        bytes_read=0,
+        bytes_written=0,
+    )
+
+
+def _type_text(node: ir.Node) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _first_output(node: ir.Node) -> str:
+    return next((value.name for value in node.outputs if value.name), "")
