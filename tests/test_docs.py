@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import shutil
@@ -112,3 +113,24 @@ def test_the_pages_link_to_what_exists() -> None:
                 links += 1
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
     assert links > 3
+
+
+def test_the_sessions_of_the_cost_pages_print_what_they_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("pandas", reason="the page shows pandas: install [dev]")
+    pytest.importorskip("networkx", reason="the page shows networkx: install [dev]")
+    monkeypatch.chdir(ROOT)
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "cost-library.md"), module_relative=False)
+    assert tried > 15
+    assert failed == 0
+
+
+def test_the_commands_of_the_cost_page_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
+    count = 0
+    for snippet in snippets(ROOT / "docs" / "cost.md"):
+        assert snippet.language == "sh"
+        run(["bash", "-euo", "pipefail", "-c", snippet.text], tmp_path)
+        count += 1
+    assert count >= 2

@@ -8,6 +8,7 @@ import click
 
 from graphopt.cli.bisect import bisect
 from graphopt.cli.compare import compare
+from graphopt.cli.cost import cost
 from graphopt.cli.inspect import inspect
 from graphopt.cli.invocation import run
 from graphopt.cli.optimize import optimize
@@ -23,7 +24,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 @click.group(
-    commands=[optimize, compare, inspect, passes, bisect],
+    commands=[optimize, cost, compare, inspect, passes, bisect],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(

@@ -25,8 +25,8 @@ def _read_tolerance(_: click.Context, parameter: click.Parameter, value: float) 
     return value
 
 
-def comparison_options(command: Decorated) -> Decorated:
-    """Add the flags that say on which inputs, and how strictly, two models are compared."""
+def shape_options(command: Decorated) -> Decorated:
+    """Add the flags that fix input shapes and symbolic dims."""
     for option in reversed(
         (
             click.option(
@@ -45,6 +45,16 @@ def comparison_options(command: Decorated) -> Decorated:
                 metavar="NAME=SIZE",
                 help="Fix a symbolic dim, batch=4. Repeatable.",
             ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def comparison_options(command: Decorated) -> Decorated:
+    """Add the flags that say on which inputs, and how strictly, two models are compared."""
+    for option in reversed(
+        (
             click.option(
                 "--input-data",
                 "--inputs",
@@ -83,7 +93,7 @@ def comparison_options(command: Decorated) -> Decorated:
         )
     ):
         command = option(command)
-    return command
+    return shape_options(command)
 
 
 def read_shapes(texts: Sequence[str], source: str) -> dict[str, Shape] | None:
