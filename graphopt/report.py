@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from graphopt.cost import Number, Quantity
 from graphopt.rewrite import Decline, Rewrite
 
 
@@ -43,6 +44,10 @@ class ModelStatistics:
         parameters: elements of all initializers.
         parameter_bytes: bytes of all initializers.
         file_bytes: size of the model on disk, external data included; None if it is in no file.
+        macs: multiply-accumulates of one run, an expression where dims are free; None where they
+            were not counted.
+        activation_bytes: the most that activations take during a run, nothing being computed in
+            place; an expression where dims are free, None where it was not counted.
     """
 
     nodes: int
@@ -50,6 +55,8 @@ class ModelStatistics:
     parameters: int
     parameter_bytes: int
     file_bytes: int | None
+    macs: Number | None = None
+    activation_bytes: Number | None = None
 
 
 @dataclass(slots=True)
@@ -155,7 +162,10 @@ class Report:
         return data
 
     def to_json(self, indent: int | None = None) -> str:
-        """The report as one JSON object; a figure that is not finite is null."""
+        """The report as one JSON object.
+
+        A figure that is not finite is null, one that depends on free dims is its text.
+        """
         return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
 
 
@@ -164,6 +174,8 @@ def _finite(data: Any) -> Any:
         return {str(key): _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
+    if isinstance(data, Quantity):
+        return str(data)
     if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
         return None
     return data

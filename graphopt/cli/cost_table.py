@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from graphopt.cli.render import make_console, print_line, print_table, size_text
+from graphopt.cli.render import count_text, make_console, print_line, print_table, size_text
 from graphopt.cost.quantity import Number, Quantity, evaluated
 from graphopt.cost.result import Cost, Group, NodeCost, intensity, shape_text
 
@@ -86,30 +86,20 @@ def _figures(row: NodeCost | Group) -> tuple[str, ...]:
     moved = row.bytes_read + row.bytes_written
     density = intensity(row)
     return (
-        count_text(row.macs),
-        count_text(row.flops),
+        _short(row.macs, count_text),
+        _short(row.flops, count_text),
         count_text(row.parameters),
-        str(moved) if isinstance(moved, Quantity) else size_text(moved),
+        _short(moved, size_text),
         "" if density is None else f"{density:.2f}" if density < 100 else f"{density:,.0f}",
     )
 
 
+def _short(number: Number, text: Callable[[int], str]) -> str:
+    return str(number) if isinstance(number, Quantity) else text(number)
+
+
 def _bar(share: float) -> str:
     return f"{share:6.1%} {'█' * round(share * _BAR)}"
-
-
-def count_text(number: Number) -> str:
-    """A count for people: `300.8 M` in powers of 1000, exact below 10,000 or with free dims."""
-    if isinstance(number, Quantity):
-        return str(number)
-    if number < 10_000:
-        return f"{number:,}"
-    figure = float(number)
-    for unit in ("k", "M", "G", "T"):
-        figure /= 1000
-        if figure < 999.95 or unit == "T":
-            return f"{figure:,.1f} {unit}"
-    raise AssertionError
 
 
 def _print_totals(console: Console, cost: Cost) -> None:

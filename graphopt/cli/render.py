@@ -71,6 +71,18 @@ def print_table(
         print_line(console, line.rstrip())
 
 
+def count_text(number: int) -> str:
+    """A count for people: `300.8 M` in powers of 1000, exact below 10,000."""
+    if number < 10_000:
+        return f"{number:,}"
+    figure = float(number)
+    for unit in ("k", "M", "G", "T"):
+        figure /= 1000
+        if figure < 999.95 or unit == "T":
+            return f"{figure:,.1f} {unit}"
+    raise AssertionError
+
+
 def size_text(count: int | None) -> str:
     """Bytes for people: `12.3 kB`, in powers of 1000."""
     if count is None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from graphopt.cli.render import (
     change_text,
     check_style,
     check_text,
+    count_text,
     make_console,
     print_line,
     print_table,
     seconds_text,
     size_text,
 )
+from graphopt.cost import Number
 from graphopt.report import PassReport, PassStatus, Report
 
 SITES_SHOWN = 3
 """Places named for each reason under -v; the report file has them all."""
+
+_LONGEST_EXPRESSIONS = 40
+"""Counts before and after that are longer than this together are left to the JSON report."""
 
 
 def print_summary(source: str, report: Report, *, verbose: int) -> None:
@@ -100,6 +106,8 @@ def _print_difference(report: Report) -> None:
             change_text(before.file_bytes, after.file_bytes),
         ),
     ]
+    totals += _counted("MACs", before.macs, after.macs, count_text)
+    totals += _counted("activations", before.activation_bytes, after.activation_bytes, size_text)
     if report.latency_before and report.latency_after:
         totals.append(
             (
@@ -116,6 +124,17 @@ def _print_difference(report: Report) -> None:
         right=("before", "after", "change"),
         bold_last=len(totals),
     )
+
+
+def _counted(
+    name: str, old: Number | None, new: Number | None, text: Callable[[int], str]
+) -> list[tuple[str, str, str, str]]:
+    """The row of a count; none where it is unknown, or too long an expression to be read."""
+    if isinstance(old, int) and isinstance(new, int):
+        return [(name, text(old), text(new), change_text(old, new))]
+    if old is None or new is None or len(f"{old}{new}") > _LONGEST_EXPRESSIONS:
+        return []
+    return [(name, str(old), str(new), "")]
 
 
 def _problems(report: Report) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from graphopt.cost.operator import Tensor, UnknownShapeError
 from graphopt.cost.quantity import Number, free, of_expression
 from graphopt.graph import constant_array, constant_tensor, ir
 from graphopt.shapes import known_shape, symbolic_value
-from graphopt.shapes.dim_text import DimNames
+from graphopt.shapes.dim_text import DimNames, is_placeholder, parse
+from graphopt.shapes.expression import symbol
 
 _MAX_ELEMENTS = 8
 """Of float constants with more elements than this, no content matters to any rule."""
@@ -99,14 +101,18 @@ class Values:
     ) -> Number:
         for dim in (derived, stated):
             number = self._number(dim)
-            if number is None and isinstance(dim, ir.SymbolicDim):
-                number = self._sizes.get(dim.value or "")
             if number is not None:
                 return number
         return free(f"{value.name}[{axis}]")
 
     def _number(self, dim: int | ir.SymbolicDim) -> Number | None:
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None and dim.value in self._sizes:
+            return self._sizes[dim.value]
         known = self._names.to_dim(dim)
+        if known is None and isinstance(dim, ir.SymbolicDim) and not is_placeholder(dim.value):
+            # Inference gives a name of its own to a dim of an input that has none.
+            with suppress(ValueError):
+                known = parse(str(dim.value), symbol)
         return None if known is None else of_expression(known)
 
 

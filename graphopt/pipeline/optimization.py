@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,8 +142,8 @@ def optimize(
     )
     model = run.until_equivalent()
     report = Report(
-        before=statistics_of(original, file_bytes),
-        after=statistics_of(model, None),
+        before=statistics_of(original, file_bytes, count=True),
+        after=statistics_of(model, None, count=True),
         passes=run.pass_reports(),
         check=run.check_report,
     )
@@ -156,7 +157,7 @@ def optimize(
         _measure(original, model, checker, report)
     _forget_inferred(model, described)
     given_back, after_bytes = _give_back(model, source, output, overwrite, external_data, tell)
-    report.after = statistics_of(model, after_bytes)
+    report.after = dataclasses.replace(report.after, file_bytes=after_bytes)
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
     return Result(given_back, report.ok, report)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from graphopt.cost.estimate import cost_of_inferred
 from graphopt.graph import all_graphs, ir, nested_graphs
 from graphopt.report import ModelStatistics
 
 
-def statistics_of(model: ir.Model, file_bytes: int | None) -> ModelStatistics:
+def statistics_of(
+    model: ir.Model, file_bytes: int | None, *, count: bool = False
+) -> ModelStatistics:
     """Count the nodes and parameters of a model.
 
     Args:
         model: the model; its weights are not read.
         file_bytes: its size on disk; None where it has none.
+        count: whether to count MACs and activations too; `infer_shapes` must have run.
     """
     operators = Counter(
         node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
@@ -30,7 +35,15 @@ def statistics_of(model: ir.Model, file_bytes: int | None) -> ModelStatistics:
                 parameters += value.const_value.size
                 parameter_bytes += value.const_value.nbytes
     ordered = dict(sorted(operators.items(), key=lambda item: (-item[1], item[0])))
-    return ModelStatistics(operators.total(), ordered, parameters, parameter_bytes, file_bytes)
+    statistics = ModelStatistics(
+        operators.total(), ordered, parameters, parameter_bytes, file_bytes
+    )
+    if not count:
+        return statistics
+    cost = cost_of_inferred(model)
+    return replace(
+        statistics, macs=cost.total.macs, activation_bytes=cost.memory.peak_bytes_in_place
+    )
 
 
 def size_on_disk(source: Any, model: ir.Model) -> int | None:
