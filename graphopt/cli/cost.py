@@ -77,37 +77,48 @@ def cost(
     if target is not None:
         check_free(Path(target), overwrite=force)
 
+    from graphopt.cli.cost_example import Example, example_of
     from graphopt.cost import estimate_cost
 
-    first, *others = (
-        estimate_cost(path, input_shapes=read_shapes(input_shape, path), dims=read_dims(dim))
-        for path in (source, after)
-        if path is not None
-    )
+    def count(path: str, further: dict[str, int] | None = None) -> Cost:
+        dims = {**(read_dims(dim) or {}), **(further or {})}
+        return estimate_cost(path, input_shapes=read_shapes(input_shape, path), dims=dims)
+
+    def example(path: str, found: Cost) -> Example:
+        return example_of(found, lambda sizes: count(path, sizes))
+
+    found = count(source)
     if style == "table":
         if target is not None:
             raise UsageError("-o needs --format json, csv or html")
         if not invocation.quiet:
             from graphopt.cli.cost_table import print_cost
 
-            print_cost(first, by, top)
+            shown = example(source, found)
+            print_cost(found, shown, by, top, verbose=invocation.verbose > 0)
         return 0
     if style == "html":
         from graphopt.cost.page import cost_page
 
+        models = [source] if after is None else [source, after]
+        examples = [example(path, count(path)) for path in models]
+        titles = [
+            f"{Path(path).name} at {shown.text}" if shown.text else Path(path).name
+            for path, shown in zip(models, examples, strict=True)
+        ]
         text = cost_page(
-            first,
-            title=Path(source).name,
-            after=others[0] if others else None,
-            after_title=Path(after).name if after is not None else None,
+            examples[0].cost,
+            title=titles[0],
+            after=examples[1].cost if after is not None else None,
+            after_title=titles[1] if after is not None else None,
         )
     elif style == "csv":
-        text = _csv_text(first, by)
+        text = _csv_text(found, by)
     elif target is None:
-        print_json({"ok": True, "model": source, **first.to_dict()})
+        print_json({"ok": True, "model": source, **found.to_dict()})
         return 0
     else:
-        text = json.dumps({"ok": True, "model": source, **first.to_dict()}, indent=2) + "\n"
+        text = json.dumps({"ok": True, "model": source, **found.to_dict()}, indent=2) + "\n"
     write_text(text, target, overwrite=force)
     if target is not None and not invocation.quiet:
         click.echo(f"wrote {target}", err=invocation.json)

@@ -6,48 +6,53 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graphopt.cli.render import count_text, make_console, print_line, print_table, size_text
-from graphopt.cost.quantity import Number, Quantity, evaluated
-from graphopt.cost.result import Cost, Group, NodeCost, intensity, shape_text
+from graphopt.cost import Quantity
+from graphopt.cost.result import NodeCost, intensity, shape_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_TYPICAL_SIZE = 16
-"""What free dims are taken for where rows are sorted; it is said so beneath the table."""
+    from graphopt.cli.cost_example import Example
+    from graphopt.cost import Cost, Group, Number
 
 _BAR = 12
+_LONGEST_NAME = 44
+_LONGEST_EXPRESSION = 72
+_MOST_NOTES = 6
 
 
-def print_cost(cost: Cost, by: str, top: int) -> None:
+def print_cost(cost: Cost, example: Example, by: str, top: int, *, verbose: bool) -> None:
     """Print the rows that matter most, then the totals and what limits them.
 
     Args:
-        cost: the counts.
+        cost: the counts, whose totals are expressions where dims are free.
+        example: the counts at chosen sizes, which the rows show.
         by: "node", "type" or "module".
         top: how many rows to print; 0 for all. Modules are a tree, which is cut at its leaves.
+        verbose: whether long names and expressions are printed whole.
     """
     console = make_console()
-    weight, unit = _weight(cost)
-    rows = rows_by(cost, by)
-    ranked = sorted(rows, key=lambda row: -weight(row))
+    rows = rows_by(example.cost, by)
+    weigh, unit = _weight(example.cost)
+    ranked = sorted(rows, key=lambda row: -weigh(row))
     kept = ranked[:top] if top else ranked
     if by == "module":
-        chosen = {row.name for row in kept}
-        kept = [
-            row for row in sorted(rows, key=lambda row: row.name.split("/")) if row.name in chosen
-        ]
-    whole = max(weight(cost.total), 1)
+        kept = _as_tree(rows, {row.name for row in kept})
+    whole = max(weigh(example.cost.total), 1)
     headings = ("node", "op type", "shape") if by == "node" else (by, "nodes")
+    if example.text:
+        print_line(console, f"at {example.text}:", "bold")
     print_table(
         console,
         (*headings, "MACs", "FLOPs", "params", "moved", "FLOP/B", f"share of {unit}"),
-        [(*_names(row, by), *_figures(row), _bar(weight(row) / whole)) for row in kept],
+        [(*_names(row, by, verbose), *_figures(row), _bar(weigh(row) / whole)) for row in kept],
         right=("nodes", "MACs", "FLOPs", "params", "moved", "FLOP/B"),
     )
     if len(kept) < len(rows):
         print_line(console, f"... and {len(rows) - len(kept):,} more (--top 0 shows all)")
     print_line(console)
-    _print_totals(console, cost)
+    _print_totals(console, cost, example, verbose)
+    _print_notes(console, cost, example, verbose)
 
 
 def rows_by(cost: Cost, by: str) -> Sequence[NodeCost | Group]:
@@ -59,21 +64,36 @@ def rows_by(cost: Cost, by: str) -> Sequence[NodeCost | Group]:
 
 def _weight(cost: Cost) -> tuple[Callable[[NodeCost | Group], int], str]:
     """What rows are ranked by, and what it is called: FLOPs, or bytes where nothing computes."""
-    sizes = dict.fromkeys(cost.symbols, _TYPICAL_SIZE)
-
-    def value(number: Number) -> int:
-        known = evaluated(number, sizes)
-        return known if isinstance(known, int) else 0
-
-    if value(cost.total.flops):
-        return lambda row: value(row.flops), "FLOPs"
-    return lambda row: value(row.bytes_read + row.bytes_written), "bytes"
+    if cost.total.flops:
+        return lambda row: _integer(row.flops), "FLOPs"
+    return lambda row: _integer(row.bytes_read + row.bytes_written), "bytes"
 
 
-def _names(row: NodeCost | Group, by: str) -> tuple[str, ...]:
+def _integer(number: Number) -> int:
+    if isinstance(number, Quantity):
+        raise TypeError(f"an example has no free dims, but {number}")
+    return number
+
+
+def _as_tree(rows: Sequence[NodeCost | Group], chosen: set[str]) -> list[NodeCost | Group]:
+    """The chosen modules, each before those inside it, otherwise in the order in which they run."""
+    place = {row.name: index for index, row in enumerate(rows)}
+
+    def path(row: NodeCost | Group) -> list[int]:
+        levels = row.name.split("/")
+        return [place["/".join(levels[: depth + 1])] for depth in range(len(levels))]
+
+    return sorted((row for row in rows if row.name in chosen), key=path)
+
+
+def _names(row: NodeCost | Group, by: str, verbose: bool) -> tuple[str, ...]:
     if isinstance(row, NodeCost):
         times = "" if row.executions == 1 else f" x{row.executions}"
-        return row.name + times, row.op_type, shape_text(row.shape)
+        name = row.name
+        if not verbose and len(name) > _LONGEST_NAME:
+            # The end of a path tells nodes apart.
+            name = "…" + name[1 - _LONGEST_NAME :]
+        return name + times, row.op_type, shape_text(row.shape)
     if by == "module":
         depth = row.name.count("/") + 1 if row.name else 0
         return "  " * depth + (row.name.rsplit("/", 1)[-1] or "(model)"), f"{row.nodes:,}"
@@ -83,61 +103,80 @@ def _names(row: NodeCost | Group, by: str) -> tuple[str, ...]:
 def _figures(row: NodeCost | Group) -> tuple[str, ...]:
     if isinstance(row, NodeCost) and not row.counted:
         return ("?",) * 5
-    moved = row.bytes_read + row.bytes_written
     density = intensity(row)
     return (
-        _short(row.macs, count_text),
-        _short(row.flops, count_text),
+        count_text(_integer(row.macs)),
+        count_text(_integer(row.flops)),
         count_text(row.parameters),
-        _short(moved, size_text),
+        size_text(_integer(row.bytes_read + row.bytes_written)),
         "" if density is None else f"{density:.2f}" if density < 100 else f"{density:,.0f}",
     )
-
-
-def _short(number: Number, text: Callable[[int], str]) -> str:
-    return str(number) if isinstance(number, Quantity) else text(number)
 
 
 def _bar(share: float) -> str:
     return f"{share:6.1%} {'█' * round(share * _BAR)}"
 
 
-def _print_totals(console: Console, cost: Cost) -> None:
-    whole = cost.total
+def _print_totals(console: Console, cost: Cost, example: Example, verbose: bool) -> None:
+    shown, free = example.cost, cost
     by_dtype = ", ".join(f"{name} {size_text(size)}" for name, size in cost.parameter_bytes.items())
-    memory = cost.memory
-    rows = [
-        ("MACs", _exact(whole.macs)),
-        ("FLOPs", f"{_exact(whole.flops)}  (2 per MAC, 1 per other operation)"),
+    figures: list[tuple[str, Number, Number, str]] = [
+        ("MACs", shown.total.macs, free.total.macs, ""),
+        ("FLOPs", shown.total.flops, free.total.flops, "2 per MAC, 1 per other operation"),
         (
             "transcendentals",
-            f"{_exact(whole.transcendentals)}  (exp, tanh, sqrt, ...; not in FLOPs)",
+            shown.total.transcendentals,
+            free.total.transcendentals,
+            "exp, tanh, sqrt, ...; not in FLOPs",
         ),
-        ("parameters", f"{whole.parameters:,}  ({by_dtype or 'none'})"),
-        ("bytes read", _bytes(whole.bytes_read)),
-        ("bytes written", _bytes(whole.bytes_written)),
-        ("activations", f"{_bytes(memory.peak_bytes)} at the peak{_at(memory.peak_node)}"),
-        ("  in place", f"{_bytes(memory.peak_bytes_in_place)}{_at(memory.peak_node_in_place)}"),
+        ("parameters", shown.total.parameters, free.total.parameters, by_dtype),
     ]
-    print_table(console, ("in total", ""), rows)
+    sizes = [
+        ("bytes read", shown.total.bytes_read, free.total.bytes_read, ""),
+        ("bytes written", shown.total.bytes_written, free.total.bytes_written, ""),
+        (
+            "activations",
+            shown.memory.peak_bytes,
+            free.memory.peak_bytes,
+            f"the peak, at {shown.memory.peak_node}" if shown.memory.peak_node else "",
+        ),
+        ("  in place", shown.memory.peak_bytes_in_place, free.memory.peak_bytes_in_place, ""),
+    ]
+    rows = [
+        (name, f"{value:,}", _expression(number, verbose) or note)
+        for name, value, number, note in figures
+    ]
+    rows += [
+        (name, size_text(_integer(value)), _expression(number, verbose) or note)
+        for name, value, number, note in sizes
+    ]
+    print_table(
+        console, ("in total", "", "in free dims" if cost.symbols else ""), rows, right=("",)
+    )
+
+
+def _expression(number: Number, verbose: bool) -> str:
+    """The text of a count with free dims, cut where it is too long to be read; else nothing."""
+    if not isinstance(number, Quantity):
+        return ""
+    text = str(number)
+    if verbose or len(text) <= _LONGEST_EXPRESSION:
+        return text
+    return text[:_LONGEST_EXPRESSION].rsplit(" ", 1)[0] + " ... (-v shows all)"
+
+
+def _print_notes(console: Console, cost: Cost, example: Example, verbose: bool) -> None:
     if cost.symbols:
         names = ", ".join(cost.symbols)
-        print_line(
-            console,
-            f"free dims: {names}; --dim NAME=SIZE fixes one; "
-            f"rows are ranked as for {_TYPICAL_SIZE} of each",
-        )
-    for note in cost.notes:
+        if not verbose and len(names) > _LONGEST_EXPRESSION:
+            names = names[:_LONGEST_EXPRESSION].rsplit(", ", 1)[0] + ", ... (-v shows all)"
+        print_line(console, f"free dims: {names}; --dim NAME=SIZE fixes one")
+    unknown = len(cost.uncounted) - len(example.cost.uncounted)
+    if unknown > 0:
+        line = f"{unknown} nodes are not in the expressions: their shapes are unknown in free dims"
+        print_line(console, line, "yellow")
+    notes = example.cost.notes
+    for note in notes if verbose else notes[:_MOST_NOTES]:
         print_line(console, note, "yellow")
-
-
-def _exact(number: Number) -> str:
-    return str(number) if isinstance(number, Quantity) else f"{number:,}"
-
-
-def _bytes(number: Number) -> str:
-    return str(number) if isinstance(number, Quantity) else f"{number:,} ({size_text(number)})"
-
-
-def _at(node: str | None) -> str:
-    return f", at {node}" if node else ""
+    if not verbose and len(notes) > _MOST_NOTES:
+        print_line(console, f"... and {len(notes) - _MOST_NOTES} more notes (-v shows all)")

@@ -145,16 +145,15 @@ class Count:
             branches[name] = range(start, len(self.rows))
         known = _single(self.values.tensors(node.inputs)[0])
         if isinstance(known, int):
-            taken = "then_branch" if known else "else_branch"
-            why = "the condition is constant"
+            taken, note = ("then_branch" if known else "else_branch"), ""
         else:
             taken = self._dearer(branches)
-            why = "the one that costs more"
+            note = f"the {taken} counts, which costs more"
         for name, rows in branches.items():
             if name != taken:
                 for row in rows:
                     self.rows[row] = _not_run(self.rows[row])
-        self.rows[index] = replace(self.rows[index], note=f"counts its {taken}: {why}")
+        self.rows[index] = replace(self.rows[index], note=note)
 
     def _dearer(self, branches: Mapping[str, range]) -> str:
         first, second = branches

@@ -70,6 +70,11 @@ def _count(model: ir.Model, values: Values) -> Cost:
         edges=tuple(count.edges),
         parameters=tuple(count.parameters),
         notes=_notes(count.rows),
+        inputs={
+            value.name or "": values.tensor(value).shape
+            for value in model.graph.inputs
+            if not value.is_initializer()
+        },
     )
 
 
@@ -105,9 +110,15 @@ def _is_open(dim: int | ir.SymbolicDim) -> bool:
 def _notes(rows: Sequence[NodeCost]) -> tuple[str, ...]:
     """One line for each reason why nodes are uncounted, and for each trip count or branch."""
     reasons = Counter(row.note for row in rows if not row.counted)
-    notes = [
+    lines = [
         f"{number} node{'s are' if number > 1 else ' is'} not counted: {reason}"
         for reason, number in reasons.items()
     ]
-    notes += [f"{row.name} ({row.op_type}): {row.note}" for row in rows if row.note and row.counted]
-    return tuple(notes)
+    remarks: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.note and row.counted and row.executions != 0:
+            remarks.setdefault((row.op_type, row.note), []).append(row.name)
+    for (op_type, note), names in remarks.items():
+        who = f"{names[0]} ({op_type})" if len(names) == 1 else f"{len(names)} {op_type} nodes"
+        lines.append(f"{who}: {note}")
+    return tuple(lines)

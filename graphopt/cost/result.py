@@ -145,6 +145,7 @@ class Cost:
         edges: which node hands how many bytes to which.
         parameters: the constants, each once.
         notes: what limits the figures: operators without a rule, unknown trip counts, ...
+        inputs: the shape of each input of the model, None where not even its rank is known.
     """
 
     by_node: tuple[NodeCost, ...]
@@ -152,6 +153,7 @@ class Cost:
     edges: tuple[Edge, ...] = field(default=(), repr=False)
     parameters: tuple[Parameter, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[Number, ...] | None] = field(default_factory=dict)
 
     @property
     def total(self) -> Group:
@@ -200,6 +202,7 @@ class Cost:
             by_node=tuple(_at(row, sizes) for row in self.by_node),
             memory=self.memory.at(sizes),
             edges=tuple(_at(edge, sizes) for edge in self.edges),
+            inputs={name: _value_at(shape, sizes) for name, shape in self.inputs.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -210,6 +213,7 @@ class Cost:
             "memory": self.memory.to_dict(),
             "symbols": list(self.symbols),
             "notes": list(self.notes),
+            "inputs": {name: _plain_value(shape) for name, shape in self.inputs.items()},
             "by_node": [{**_plain(row), "intensity": intensity(row)} for row in self.by_node],
             "by_type": [_plain(group) for group in self.by_type],
             "by_module": [_plain(group) for group in self.by_module],

@@ -34,8 +34,20 @@ def test_the_table_shows_rows_and_totals(model: Path, invoke: Invoke) -> None:
 
 def test_free_dims_stay_symbols_and_the_table_says_which(model: Path, invoke: Invoke) -> None:
     done = invoke("cost", model)
-    assert "*batch" in done.out
+    assert "at batch=1:" in done.out
+    assert f"{graphopt.estimate_cost(model).total.macs}" in done.out
+    assert f"{graphopt.estimate_cost(model, dims={'batch': 1}).total.macs:,}" in done.out
     assert "free dims: batch; --dim NAME=SIZE fixes one" in done.out
+
+
+def test_modules_are_a_tree_in_the_order_in_which_they_run(fixtures: Path, invoke: Invoke) -> None:
+    done = invoke("cost", fixtures / "digits_transformer.onnx", "--by", "module", "--top", "0")
+    names = [line[:40].split("  ")[0] or line for line in done.out.splitlines()]
+    cost = graphopt.estimate_cost(fixtures / "digits_transformer.onnx")
+    indents = [len(line) - len(line.lstrip()) for line in done.out.splitlines()[2:]]
+    depths = [group.name.count("/") + bool(group.name) for group in cost.by_module]
+    assert sorted(indents[: len(depths)]) == sorted(2 * depth for depth in depths)
+    assert "(model)" in names
 
 
 @pytest.mark.parametrize("by", ["node", "type", "module"])
