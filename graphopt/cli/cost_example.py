@@ -60,7 +60,7 @@ def _assignments(cost: Cost) -> Iterator[dict[str, int]]:
 
     leading: dict[str, None] = {}
     others: dict[str, None] = {}
-    for shape in cost.inputs.values():
+    for _, shape in cost.inputs:
         for axis, dim in enumerate(shape or ()):
             if isinstance(dim, Quantity):
                 (leading if axis == 0 else others).update(dict.fromkeys(dim.symbols))

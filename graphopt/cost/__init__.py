@@ -8,8 +8,9 @@ machine, to measure, and to see a model as ONNX Runtime will run it.
 """
 
 from graphopt.cost.estimate import estimate_cost
+from graphopt.cost.memory import MemoryUse, Moment
 from graphopt.cost.operator import MOVE, VIEW, Operator, Rule, Tensor, UnknownShapeError, Work
-from graphopt.cost.quantity import Number, Quantity
+from graphopt.cost.quantity import Number, Quantity, free, maximum, minimum, product, total
 from graphopt.cost.result import Cost, Edge, Group, NodeCost, Parameter
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Cost",
     "Edge",
     "Group",
+    "MemoryUse",
+    "Moment",
     "NodeCost",
     "Number",
     "Operator",
@@ -28,4 +31,9 @@ __all__ = [
     "UnknownShapeError",
     "Work",
     "estimate_cost",
+    "free",
+    "maximum",
+    "minimum",
+    "product",
+    "total",
 ]

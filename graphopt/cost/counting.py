@@ -8,18 +8,20 @@ nodes are listed with 0 executions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from graphopt.cost.modules import module_of
-from graphopt.cost.operator import VIEW, Operator, Tensor, UnknownShapeError, Work
-from graphopt.cost.quantity import Number, at_least, free, total
+from graphopt.cost.operator import VIEW, Operator, Rule, Tensor, UnknownShapeError, Work
+from graphopt.cost.quantity import Number, at_least, total
 from graphopt.cost.result import Edge, NodeCost, Parameter
 from graphopt.cost.rules import rules
 from graphopt.cost.values import Values
 from graphopt.errors import reason_of
 from graphopt.graph import constant_tensor, ir, subgraphs
 from graphopt.graph.walk import imported_version
+
+_SETTLED = replace(VIEW, note="settled at load")
 
 _ENDLESS = 2**31
 """Exporters write a while-loop as a Loop of this many iterations, or more."""
@@ -31,12 +33,17 @@ class Count:
     Args:
         model: has no functions; `infer_shapes` has run on it. It is not changed.
         values: what is known of its values.
+        further: rules besides those that are installed, or instead of them.
     """
 
-    def __init__(self, model: ir.Model, values: Values) -> None:
+    def __init__(self, model: ir.Model, values: Values, further: Iterable[Rule] = ()) -> None:
         self.rows: list[NodeCost] = []
         self.edges: list[Edge] = []
         self.values = values
+        self._rules = rules()
+        if further:
+            own = {(rule.domain, rule.op_type): rule for rule in further}
+            self._rules = {**self._rules, **own}
         self._opsets = model.opset_imports
         self._made_by: dict[ir.Value, int] = {}
         self._readers: dict[ir.Value, list[int]] = {}
@@ -83,7 +90,9 @@ class Count:
             self.values.tensors(node.inputs),
             self.values.tensors(node.outputs),
         )
-        rule = rules().get((operator.domain, operator.op_type))
+        if all(self.values.sources(value) is not None for value in node.outputs if value.name):
+            return self._add(node, _SETTLED, 0)
+        rule = self._rules.get((operator.domain, operator.op_type))
         if rule is None:
             reason = f"no rule for {_type_text(node)}"
             return self._add(node, replace(VIEW, note=reason), executions, counted=False)
@@ -103,15 +112,19 @@ class Count:
 
     def _add(self, node: ir.Node, work: Work, executions: Number, *, counted: bool = True) -> None:
         index = len(self.rows)
-        elements = size = 0
+        elements = stored = 0
         for value in dict.fromkeys(value for value in node.inputs if value is not None):
-            tensor = _constant_of(value)
-            if tensor is not None:
-                elements += tensor.size
-                size += tensor.nbytes
-                self._readers.setdefault(value, []).append(index)
-            elif value in self._made_by:
-                self._edge(value, index)
+            sources = self.values.sources(value)
+            if sources is None and value in self._made_by:
+                size = self.values.bytes_of(value)
+                self.edges.append(Edge(self._made_by[value], index, value.name or "", size))
+            for source in sources or ():
+                tensor = _constant_of(source)
+                readers = self._readers.setdefault(source, [])
+                if tensor is not None and (not readers or readers[-1] != index):
+                    elements += tensor.size
+                    stored += tensor.nbytes
+                    readers.append(index)
         self.rows.append(
             NodeCost(
                 name=node.name or _first_output(node),
@@ -123,17 +136,13 @@ class Count:
                 flops=(work.macs * 2 + work.elementwise) * executions,
                 transcendentals=work.transcendentals * executions,
                 parameters=elements,
-                parameter_bytes=size,
+                parameter_bytes=stored,
                 bytes_read=(work.reads or 0) * executions,
                 bytes_written=(work.writes or 0) * executions,
                 note=work.note,
                 counted=counted,
             )
         )
-
-    def _edge(self, value: ir.Value, reader: int) -> None:
-        size = self.values.bytes_of(value)
-        self.edges.append(Edge(self._made_by[value], reader, value.name or "", size))
 
     # Control flow --------------------------------------------------------------------------
 
@@ -147,29 +156,33 @@ class Count:
         if isinstance(known, int):
             taken, note = ("then_branch" if known else "else_branch"), ""
         else:
-            taken = self._dearer(branches)
-            note = f"the {taken} counts, which costs more"
+            taken, note = self._dearer(branches)
         for name, rows in branches.items():
             if name != taken:
                 for row in rows:
                     self.rows[row] = _not_run(self.rows[row])
         self.rows[index] = replace(self.rows[index], note=note)
 
-    def _dearer(self, branches: Mapping[str, range]) -> str:
+    def _dearer(self, branches: Mapping[str, range]) -> tuple[str, str]:
+        """The branch that counts, and why."""
         first, second = branches
         for figure in ("macs", "flops", "bytes_read"):
-            sums = {
-                name: total(getattr(self.rows[row], figure) for row in rows)
-                for name, rows in branches.items()
-            }
-            if sums[first] != sums[second]:
-                return first if at_least(sums[first], sums[second]) else second
-        return first
+            a, b = (
+                total(getattr(self.rows[row], figure) for row in rows) for rows in branches.values()
+            )
+            if a == b:
+                continue
+            if at_least(a, b):
+                return first, f"the {first} counts, which costs more"
+            if at_least(b, a):
+                return second, f"the {second} counts, which costs more"
+            return first, f"the {first} counts; which branch costs more depends on the free dims"
+        return first, f"the {first} counts; both cost the same"
 
     def _trips(self, node: ir.Node) -> tuple[Number, str]:
         """How often the body runs, and what is to be said of that."""
         name = node.name or _first_output(node)
-        unknown = free(f"trips({name})")
+        unknown = self.values.unknown(f"trips({name})", node)
         tensors = self.values.tensors(node.inputs)
         if node.op_type == "Scan":
             count = node.attributes["num_scan_inputs"].as_int()

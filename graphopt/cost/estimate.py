@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from graphopt.cost.counting import Count
 from graphopt.cost.memory import memory_of
+from graphopt.cost.operator import Rule
 from graphopt.cost.result import Cost, NodeCost
 from graphopt.cost.values import Values
 from graphopt.graph import (
     ModelSource,
-    all_nodes,
     clone,
     inline_functions,
     ir,
@@ -21,38 +21,39 @@ from graphopt.graph import (
 from graphopt.shapes import infer_shapes
 from graphopt.shapes.dim_text import is_placeholder
 
-_ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-
 
 def estimate_cost(
     model: ModelSource,
     *,
     input_shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     dims: Mapping[str, int] | None = None,
+    rules: Iterable[Rule] = (),
 ) -> Cost:
     """Count what a model costs: MACs, FLOPs, parameters, bytes moved, activation memory.
 
     The counts are exact. Where dims of the inputs are free, they are expressions in them, which
-    `Cost.at` evaluates. No weight is read, and nothing is run.
+    `Cost.at` evaluates. Nothing is run, and no weight is read: files of external data may be
+    missing.
 
     Args:
         model: a path, bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
         input_shapes: for an input's name one entry for each axis: a size, a symbol, or None to
             keep what the model declares.
         dims: sizes for symbolic dims of the inputs.
+        rules: how to count operators that no installed rule is for, or that you count otherwise.
 
     Raises:
         UnreadableModelError: the source is no ONNX model.
         InvalidModelError: it breaks the rules of ONNX.
         ShapeError: its shapes contradict each other, or the ones asked for.
+        UsageError: two installed plugins have a rule for one operator.
     """
     with patient_collector():
-        copied = clone(model) if isinstance(model, ir.Model) else load(model)
+        copied = clone(model) if isinstance(model, ir.Model) else load(model, need_data=False)
         inline_functions(copied)
         _name_open_dims(copied.graph)
-        stated = _stated_shapes(copied)
-        infer_shapes(copied, input_shapes=input_shapes, dims=dims)
-        return _count(copied, Values(copied.graph, stated, dims))
+        infer_shapes(copied, input_shapes=input_shapes, dims=dims, name_unknown=True)
+        return _count(copied, Values(copied.graph), rules)
 
 
 def cost_of_inferred(model: ir.Model) -> Cost:
@@ -62,34 +63,20 @@ def cost_of_inferred(model: ir.Model) -> Cost:
     return _count(model, Values(model.graph))
 
 
-def _count(model: ir.Model, values: Values) -> Cost:
-    count = Count(model, values)
+def _count(model: ir.Model, values: Values, rules: Iterable[Rule] = ()) -> Cost:
+    count = Count(model, values, tuple(rules))
     return Cost(
         by_node=tuple(count.rows),
         memory=memory_of(model.graph, values),
         edges=tuple(count.edges),
         parameters=tuple(count.parameters),
         notes=_notes(count.rows),
-        inputs={
-            value.name or "": values.tensor(value).shape
+        inputs=tuple(
+            (value.name or "", values.tensor(value).shape)
             for value in model.graph.inputs
             if not value.is_initializer()
-        },
+        ),
     )
-
-
-def _stated_shapes(model: ir.Model) -> dict[ir.Value, ir.Shape]:
-    """The inner shapes that a model with operators of unknown domains states.
-
-    No inference reaches beyond such an operator. In other models what cannot be derived depends
-    on data, and what is stated is what the exporter's example happened to have there.
-    """
-    nodes = list(all_nodes(model))
-    if all(node.domain in _ONNX_DOMAINS for node in nodes):
-        return {}
-    return {
-        value: value.shape for node in nodes for value in node.outputs if value.shape is not None
-    }
 
 
 def _name_open_dims(graph: ir.Graph) -> None:

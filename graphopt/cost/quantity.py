@@ -1,9 +1,9 @@
 """Numbers that may depend on free dims: polynomials with integer coefficients, exact.
 
 A count of a model whose dims are all known is a plain `int`. Where dims are free it is a
-`Quantity`, a polynomial in them (`10368*batch`), printed in a normal form: equal polynomials
-print equal. The variables are dims, so they are integers >= 0, and `floor`, `Max` and `Min` of
-such polynomials.
+`Quantity`, a polynomial (`10368*batch`), printed in a normal form: equal polynomials print equal.
+The variables are dims, so they are integers >= 0, and `floor`, `Max` and `Min` of such
+polynomials.
 
 Unlike `graphopt.shapes.arithmetic`, which gives up on large expressions because a dim is of no
 use then, nothing here is ever given up: a total is the sum over all nodes.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from graphopt.shapes.dim_text import declared_name, safe_name
 from graphopt.shapes.expression import (
@@ -31,14 +32,17 @@ from graphopt.shapes.expression import (
 _MAX_COMPARED = 16
 """Among more candidates than this for a largest number, only coefficients are compared."""
 
+_MAX_COVERS = 64
+
 _ESCAPED = re.compile(r"\b_x_\w+")
 
 
 class Quantity:
     """A number that depends on free dims. Immutable; equal where the polynomials are.
 
-    Supports `+`, `-`, `*` and `//` with integers and other quantities, and `max` through
-    `maximum`. A result that does not depend on any dim is a plain `int`.
+    Supports `+`, `-`, `*` and `//` with integers and other quantities, `**` with an integer, and
+    `max` through `maximum`. A result that does not depend on any dim is a plain `int`. Whatever
+    needs one number (an order, a division, `int`) is a TypeError: use `at` first. Made by `free`.
     """
 
     __slots__ = ("_expression", "_terms")
@@ -99,6 +103,21 @@ class Quantity:
 
     def __rfloordiv__(self, dividend: Number) -> Number:
         return _floor_divided(dividend, self)
+
+    def __pow__(self, power: int) -> Number:
+        return product([self] * power)
+
+    def _needs_a_number(self, *_: object) -> Any:
+        raise TypeError(
+            f"'{self}' is not one number: evaluate it first, with .at({{'{self.symbols[0]}': 1}})"
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = __truediv__ = __rtruediv__ = _needs_a_number
+    __int__ = __float__ = __index__ = _needs_a_number
+
+    def __format__(self, spec: str) -> str:
+        # `{number:,}` writes an int; a quantity is written as it is.
+        return str(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Quantity) and self._terms == other._terms
@@ -175,7 +194,8 @@ def largest(numbers: Iterable[Number]) -> Number:
     kept: list[Number] = []
     for candidate in ordered:
         terms = _terms(candidate)
-        if not any(_covers(_terms(other), terms) for other in kept):
+        # Past a point pruning costs more than the expression gets shorter by it.
+        if not any(_covers(_terms(other), terms) for other in kept[:_MAX_COVERS]):
             kept.append(candidate)
     result: Number = 0
     if len(kept) > _MAX_COMPARED:

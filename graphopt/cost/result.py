@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphopt.cost.memory import MemoryUse
 from graphopt.cost.quantity import Number, Quantity, total
+from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
     import networkx
@@ -26,7 +30,8 @@ class NodeCost:
         op_type: its op type, with the domain in front where it is not ONNX's own.
         module: the path of the module that it belongs to, `encoder/layer.3`; "" at the root.
         shape: the shape of its first output; None where unknown.
-        executions: how often it runs: more than once in a loop, 0 in a branch not taken.
+        executions: how often it runs: more than once in a loop, 0 in a branch not taken, and 0
+            where all is constant, which a runtime settles when it loads the model.
         macs: multiply-accumulates.
         flops: 2 for each MAC, and 1 for each other addition, multiplication, division or
             comparison.
@@ -53,6 +58,11 @@ class NodeCost:
     bytes_written: Number
     note: str = ""
     counted: bool = True
+
+    @property
+    def intensity(self) -> float | None:
+        """FLOPs per byte moved; None where dims are free or nothing is moved."""
+        return intensity(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +155,27 @@ class Cost:
         edges: which node hands how many bytes to which.
         parameters: the constants, each once.
         notes: what limits the figures: operators without a rule, unknown trip counts, ...
-        inputs: the shape of each input of the model, None where not even its rank is known.
+        inputs: name and shape of each input of the model; None where not even its rank is known.
     """
 
-    by_node: tuple[NodeCost, ...]
-    memory: MemoryUse
+    by_node: tuple[NodeCost, ...] = field(repr=False)
+    memory: MemoryUse = field(repr=False)
     edges: tuple[Edge, ...] = field(default=(), repr=False)
     parameters: tuple[Parameter, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
-    inputs: Mapping[str, tuple[Number, ...] | None] = field(default_factory=dict)
+    inputs: tuple[tuple[str, tuple[Number, ...] | None], ...] = ()
 
-    @property
+    @cached_property
     def total(self) -> Group:
         """The whole model; shared parameters count once."""
         return self._group("", range(len(self.by_node)))
 
-    @property
+    @cached_property
     def by_type(self) -> tuple[Group, ...]:
         """One group for each op type, in order of first appearance."""
         return self._groups(lambda row: [row.op_type])
 
-    @property
+    @cached_property
     def by_module(self) -> tuple[Group, ...]:
         """One group for each module, those that hold others included; "" is the whole model.
 
@@ -181,13 +191,13 @@ class Cost:
             found[parameter.dtype] = found.get(parameter.dtype, 0) + parameter.bytes
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         """The free dims that any figure depends on, sorted."""
         found: set[str] = set()
-        for number in (*_numbers(self.total), self.memory.peak_bytes):
-            if isinstance(number, Quantity):
-                found.update(number.symbols)
+        peaks = (self.memory.peak_bytes, self.memory.peak_bytes_in_place)
+        for number in (*_fields(self.total).values(), *peaks):
+            found |= _symbols_in(number)
         return tuple(sorted(found))
 
     @property
@@ -196,27 +206,50 @@ class Cost:
         return tuple(row for row in self.by_node if not row.counted)
 
     def at(self, sizes: Mapping[str, int]) -> Cost:
-        """The cost at these sizes of free dims; dims that `sizes` does not name stay free."""
+        """The cost at these sizes of free dims; dims that `sizes` does not name stay free.
+
+        At sizes that the model cannot run at the figures mean nothing.
+
+        Raises:
+            UsageError: there is no such free dim, or a size is no integer of at least 0.
+        """
+        sizes = self._checked(sizes)
         return dataclasses.replace(
             self,
             by_node=tuple(_at(row, sizes) for row in self.by_node),
             memory=self.memory.at(sizes),
             edges=tuple(_at(edge, sizes) for edge in self.edges),
-            inputs={name: _value_at(shape, sizes) for name, shape in self.inputs.items()},
+            inputs=_value_at(self.inputs, sizes),
         )
 
+    def _checked(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        known = {*self.symbols, *_symbols_in(self.inputs)}
+        for name, size in sizes.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                has = ", ".join(f"'{symbol}'" for symbol in sorted(known)[:5]) or "none"
+                hint = f"did you mean '{near[0]}'?" if near else f"there is {has}"
+                raise UsageError(f"no count depends on a dim '{name}'; {hint}")
+            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
+                raise UsageError(f"dim '{name}' must be an integer of at least 0, not {size!r}")
+        return {name: operator.index(size) for name, size in sizes.items()}
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain data; a number that depends on free dims is its text."""
+        """All of it as plain data; a number that depends on free dims is its text."""
         return {
-            "total": {**_plain(self.total), "intensity": self.total.intensity},
+            "format": "graphopt-cost",
+            "version": 1,
+            "total": _with_intensity(self.total),
             "parameter_bytes_by_dtype": self.parameter_bytes,
             "memory": self.memory.to_dict(),
             "symbols": list(self.symbols),
             "notes": list(self.notes),
-            "inputs": {name: _plain_value(shape) for name, shape in self.inputs.items()},
-            "by_node": [{**_plain(row), "intensity": intensity(row)} for row in self.by_node],
-            "by_type": [_plain(group) for group in self.by_type],
-            "by_module": [_plain(group) for group in self.by_module],
+            "inputs": {name: _plain_value(shape) for name, shape in self.inputs},
+            "by_node": [_with_intensity(row) for row in self.by_node],
+            "by_type": [_with_intensity(group) for group in self.by_type],
+            "by_module": [_with_intensity(group) for group in self.by_module],
+            "edges": [_plain(edge) for edge in self.edges],
+            "parameters": [_plain(parameter) for parameter in self.parameters],
         }
 
     def to_json(self) -> str:
@@ -226,7 +259,9 @@ class Cost:
     def to_networkx(self) -> networkx.MultiDiGraph[int]:
         """The graph, with each node's row as its attributes and bytes on the edges.
 
-        Nodes are indices into `by_node`; an edge has `value` and `bytes`.
+        Nodes are indices into `by_node`; an edge has `value` and `bytes`. Attributes are texts and
+        numbers (quantities where dims are free). There are no nodes for inputs and outputs of
+        the model; what the body of a Loop or an If makes has no edge to the node that holds it.
 
         Raises:
             ImportError: networkx is not installed (`pip install graphopt[networkx]`).
@@ -235,7 +270,7 @@ class Cost:
 
         graph: networkx.MultiDiGraph[int] = networkx.MultiDiGraph()
         for index, row in enumerate(self.by_node):
-            graph.add_node(index, **_fields(row))
+            graph.add_node(index, **{**_fields(row), "shape": shape_text(row.shape)})
         for edge in self.edges:
             graph.add_edge(edge.source, edge.target, value=edge.value, bytes=edge.bytes)
         return graph
@@ -277,6 +312,16 @@ class Cost:
         return found
 
 
+def _with_intensity(row: NodeCost | Group) -> dict[str, Any]:
+    return {**_plain(row), "intensity": intensity(row)}
+
+
+def _symbols_in(value: Any) -> set[str]:
+    if isinstance(value, tuple):
+        return {name for item in value for name in _symbols_in(item)}
+    return set(value.symbols) if isinstance(value, Quantity) else set()
+
+
 def _with_parents(path: str) -> list[str]:
     """`a/b` -> ["", "a", "a/b"]."""
     levels = path.split("/") if path else []
@@ -285,10 +330,6 @@ def _with_parents(path: str) -> list[str]:
 
 def _fields(row: Any) -> dict[str, Any]:
     return {name.name: getattr(row, name.name) for name in dataclasses.fields(row)}
-
-
-def _numbers(row: Any) -> list[Number]:
-    return [value for value in _fields(row).values() if isinstance(value, int | Quantity)]
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import cast
 import numpy as np
 
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.external import MissingTensor
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -28,11 +29,14 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
 def constant_array(value: ir.Value | None, max_elements: int | None = None) -> np.ndarray | None:
     """The data of `constant_tensor(value)` as a read-only array, or None.
 
-    None too where it has more than `max_elements` elements, and then nothing is read. Types
+    None too where it has more than `max_elements` elements, and then nothing is read, and where
+    its data is missing. Types
     that numpy lacks come as their ml_dtypes type, strings as an object array of bytes.
     """
     tensor = constant_tensor(value)
     if tensor is None or (max_elements is not None and tensor.size > max_elements):
+        return None
+    if isinstance(tensor, MissingTensor):
         return None
     if isinstance(tensor, ir.StringTensor):
         # Its own array has numpy's fixed-width strings, which lose zero bytes at the end.

@@ -130,6 +130,37 @@ class DataFile:
             done += len(chunk)
 
 
+class MissingTensor(ir.ExternalTensor):
+    """An external tensor whose file is not there, and is not needed: a type and a shape."""
+
+    def __init__(self, located: ir.ExternalTensor) -> None:
+        super().__init__(
+            located.location,
+            located.offset,
+            located.length,
+            located.dtype,
+            shape=located.shape,
+            name=located.name,
+        )
+
+    def numpy(self) -> np.ndarray:
+        """There is nothing to give.
+
+        Raises:
+            UnreadableModelError: always.
+        """
+        raise UnreadableModelError(
+            f"the contents of '{self.name}' are needed, and {self.location} is not there"
+        )
+
+    def tobytes(self) -> bytes:
+        """As `numpy`."""
+        return self.numpy().tobytes()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.numpy()
+
+
 class MappedTensor(ir.ExternalTensor):
     """An external tensor whose place was checked when the model was loaded.
 

@@ -22,7 +22,7 @@ from graphopt.errors import InvalidModelError, ModelError, UnreadableModelError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.carried import attach, lift
 from graphopt.graph.clone import clone
-from graphopt.graph.external import DataFolder
+from graphopt.graph.external import DataFolder, MissingTensor
 from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import MAXIMUM_BYTES, MAXIMUM_NESTING, all_scopes, nesting_depth
 from graphopt.graph.save import without_collection
@@ -45,10 +45,15 @@ OLDEST_OPSET = 7
 _IR_VERSION_WITH_CONSTANTS = 4
 
 
-def load(source: ModelSource) -> ir.Model:
+def load(source: ModelSource, *, need_data: bool = True) -> ir.Model:
     """The model in `source`, sharing no graph, node or value with it.
 
     Tensors may be shared with an `ir.Model`, and are mapped from external data files.
+
+    Args:
+        source: the model.
+        need_data: whether external data has to be there. Without it a tensor whose file is
+            missing has its shape and type, and no contents.
 
     Raises:
         UnreadableModelError: no ONNX model is there, or its external data is missing, outside
@@ -60,12 +65,12 @@ def load(source: ModelSource) -> ir.Model:
     if isinstance(source, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(source)
-        return _from_proto(proto, "the model", None)
+        return _from_proto(proto, "the model", None, need_data)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_proto(_parse(bytes(source), "the model"), "the model", None)
+        return _from_proto(_parse(bytes(source), "the model"), "the model", None, need_data)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _from_proto(_parse(_read(path), str(path)), str(path), path.parent)
+        return _from_proto(_parse(_read(path), str(path)), str(path), path.parent, need_data)
     raise UnreadableModelError(
         f"a model is a path, bytes, an onnx.ModelProto or an onnx_ir.Model,"
         f" not {type(source).__name__}"
@@ -114,7 +119,9 @@ def _parse(contents: bytes, name: str) -> onnx.ModelProto:
     return proto
 
 
-def _from_proto(proto: onnx.ModelProto, name: str, folder: Path | None) -> ir.Model:
+def _from_proto(
+    proto: onnx.ModelProto, name: str, folder: Path | None, need_data: bool
+) -> ir.Model:
     """The model in `proto`, which is used up."""
     if not proto.HasField("graph"):
         raise UnreadableModelError(f"{name} is no ONNX model: it has no graph")
@@ -135,7 +142,7 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path | None) -> ir.Mo
         raise InvalidModelError(f"{name} cannot be read: {root_cause(error)}") from None
     attach(model, lifted)
     try:
-        _map_external_data(model, folder)
+        _map_external_data(model, folder, need_data)
     except ModelError as error:
         raise type(error)(one_line(f"{name}: {error}")) from None
     _constants_from_inputs(model)
@@ -223,7 +230,7 @@ def _opset_problems(proto: onnx.ModelProto) -> list[Problem]:
     return problems
 
 
-def _map_external_data(model: ir.Model, folder: Path | None) -> None:
+def _map_external_data(model: ir.Model, folder: Path | None, need_data: bool) -> None:
     """Replace each external tensor by one that is checked and mapped."""
     opened: DataFolder | None = None
 
@@ -231,6 +238,8 @@ def _map_external_data(model: ir.Model, folder: Path | None) -> None:
         nonlocal opened
         if not isinstance(tensor, ir.ExternalTensor):
             return tensor
+        if not need_data and (folder is None or not (folder / tensor.location).exists()):
+            return MissingTensor(tensor)
         if folder is None:
             raise UnreadableModelError(
                 f"the data of '{tensor.name}' is in the file {tensor.location}: give the path of"

@@ -12,8 +12,14 @@ class Contradiction(Exception):  # noqa: N818 - not an error until the caller sa
     """The dims cannot come together whatever the sizes."""
 
 
-def broadcast_dim(a: Dim, b: Dim) -> Dim:
+def broadcast_dim(a: Dim, b: Dim, nonempty: bool = False) -> Dim:
     """The dim of the result where these two meet; None if it depends on the run.
+
+    Args:
+        a: one dim.
+        b: the other.
+        nonempty: take both to be at least 1. Then the result is the larger one: equal to the
+            other, or that is stretched to it.
 
     Raises:
         Contradiction: two integers that differ, neither of them 1.
@@ -41,11 +47,15 @@ def broadcast_dim(a: Dim, b: Dim) -> Dim:
             rest = [argument for argument in arithmetic.minimum_arguments(other) if argument != one]
             if cut and rest and all(isinstance(r, int) and r >= 1 for r in rest):
                 return one
+    if nonempty and a is not None and b is not None:
+        return arithmetic.maximum(a, b)
     return None
 
 
-def broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
+def broadcast(shapes: Sequence[Dims | None], nonempty: bool = False) -> Dims | None:
     """The shape of the broadcast of all; None if a rank is unknown.
+
+    `nonempty` is that of `broadcast_dim`.
 
     Raises:
         Contradiction: the shapes cannot be broadcast whatever the sizes.
@@ -58,5 +68,5 @@ def broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
     for shape in known:
         offset = rank - len(shape)
         for axis, dim in enumerate(shape):
-            result[offset + axis] = broadcast_dim(result[offset + axis], dim)
+            result[offset + axis] = broadcast_dim(result[offset + axis], dim, nonempty)
     return tuple(result)

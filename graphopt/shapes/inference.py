@@ -24,6 +24,7 @@ def infer_shapes(
     *,
     input_shapes: Mapping[str, Sequence[RequestedDim]] | None = None,
     dims: Mapping[str, int] | None = None,
+    name_unknown: bool = False,
 ) -> None:
     """Writes into the model what is certain of the dtype and shape of each value.
 
@@ -39,6 +40,11 @@ def infer_shapes(
         input_shapes: for an input's name one entry for each axis: a size, a symbol, or None
             to keep what is declared. Replacing a symbol replaces it everywhere.
         dims: sizes for symbols that the inputs declare.
+        name_unknown: give each dim that cannot be derived a symbol, `boxes[0]` for axis 0 of
+            `boxes`, and follow it; where two dims are broadcast that may differ, take the larger;
+            and where there are operators of unknown domains, believe the shapes that the model
+            states. For counting only: in a loop such a dim may differ from one iteration to the
+            next, a dim of 0 is not stretched, and what is stated may be stale.
 
     Raises:
         ShapeError: a node's inputs contradict it, or the request contradicts the model; one
@@ -54,10 +60,34 @@ def infer_shapes(
         # The sizes may be those of the one input that the exporter ran on (what a NonZero
         # found there, say), and no later check need meet another: only the rank is believed.
         ranks = {value: (None,) * len(dims) for value, dims in claimed.items()}
-    if any(_adds_rank(value, walk.facts) for value in ranks):
+        if name_unknown and _has_foreign_nodes(model):
+            # No inference reaches beyond an operator of an unknown domain.
+            ranks = _claims(model, [*values, *model.graph.outputs], interface)
+    if name_unknown and any(_is_open(fact) for fact in walk.facts.values()):
+        walk = FactWalk(model, interface.dims, ranks, _Namer(interface.names))
+        walk.run()
+    elif any(_adds_rank(value, walk.facts) for value in ranks):
         walk = FactWalk(model, interface.dims, ranks)
         walk.run()
     _write(model, values, walk.facts, interface, ranks)
+
+
+class _Namer:
+    """Symbols for dims that cannot be derived, each its own, whatever names values have."""
+
+    def __init__(self, names: DimNames) -> None:
+        self._names = names
+        self._given: dict[tuple[ir.Value, int], Expression] = {}
+
+    def __call__(self, value: ir.Value, axis: int) -> Expression:
+        found = self._given.get((value, axis))
+        if found is None:
+            text = f"{value.name}[{axis}]"
+            # Graphs that stand beside each other may use one name for different values.
+            while text in self._names:
+                text += "'"
+            found = self._given[value, axis] = self._names.declare(text)
+        return found
 
 
 def _inner_values(model: ir.Model) -> Iterator[ir.Value]:
@@ -122,6 +152,14 @@ def _contradicts(claimed: Dims, fact: Fact | None) -> bool:
 def _adds_rank(value: ir.Value, facts: Mapping[ir.Value, Fact]) -> bool:
     fact = facts.get(value)
     return fact is None or fact.dims is None
+
+
+def _is_open(fact: Fact) -> bool:
+    return fact.dims is None or None in fact.dims
+
+
+def _has_foreign_nodes(model: ir.Model) -> bool:
+    return any(node.domain not in ("", "ai.onnx", "ai.onnx.ml") for node in all_nodes(model))
 
 
 # Writing -----------------------------------------------------------------------------------

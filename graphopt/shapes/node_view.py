@@ -21,6 +21,7 @@ class NodeView:
         inputs: a fact for each input; None for an omitted one.
         outputs: for each output whether it is wanted at all (an empty name omits it).
         unresolved: an attribute refers to something unknown: defaults must not be assumed.
+        nonempty: dims may be taken to be at least 1 where two of them are broadcast.
     """
 
     op_type: str
@@ -29,6 +30,7 @@ class NodeView:
     inputs: Sequence[Fact | None]
     outputs: Sequence[bool]
     unresolved: bool = False
+    nonempty: bool = False
 
     def fact(self, index: int) -> Fact | None:
         """The fact of an input, None where it is omitted."""

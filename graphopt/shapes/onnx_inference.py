@@ -17,6 +17,7 @@ import onnx.defs
 import onnx.shape_inference
 
 from graphopt.graph import ir
+from graphopt.graph.external import MissingTensor
 from graphopt.shapes.expression import Dim, Expression
 from graphopt.shapes.facts import (
     MAX_ELEMENTS,
@@ -280,7 +281,7 @@ def constant_fact(tensor: ir.TensorProtocol) -> Fact:
     dtype = tensor.dtype
     elements = None
     limit = MAX_FLOATS if dtype in _FLOATS else MAX_ELEMENTS if dtype in _INTEGERS else 0
-    if limit and math.prod(dims) <= limit:
+    if limit and math.prod(dims) <= limit and not isinstance(tensor, MissingTensor):
         array = tensor.numpy()
         items: Sequence[object] = (
             array.reshape(-1).tolist()

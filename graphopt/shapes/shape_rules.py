@@ -71,7 +71,7 @@ def _broadcast_outputs(view: NodeView, first: Fact) -> list[Fact] | None:
             return None
         shapes.append(fact.dims)
     try:
-        dims = broadcast(shapes)
+        dims = broadcast(shapes, view.nonempty)
     except Contradiction:
         return None
     dtype = ir.DataType.BOOL if view.op_type in _COMPARISONS else first.dtype
@@ -160,7 +160,8 @@ def _gather(view: NodeView) -> list[Dims | None] | None:
 
 def _broadcast_rule(view: NodeView) -> list[Dims | None] | None:
     try:
-        return [broadcast([view.dims(index) for index in range(len(view.inputs))])]
+        shapes = [view.dims(index) for index in range(len(view.inputs))]
+        return [broadcast(shapes, view.nonempty)]
     except Contradiction:
         return None
 
@@ -170,7 +171,7 @@ def _matmul(view: NodeView) -> list[Dims | None] | None:
     if left is None or right is None or not left or not right:
         return None
     try:
-        batch = broadcast([left[:-2], right[:-2]])
+        batch = broadcast([left[:-2], right[:-2]], view.nonempty)
     except Contradiction:
         return None
     if batch is None:

@@ -136,7 +136,8 @@ def _expand(view: NodeView) -> list[Dims | None] | None:
     if target is None:
         return None
     try:
-        return [broadcast([view.dims(0), tuple(_non_negative(dim) for dim in target)])]
+        wanted = tuple(_non_negative(dim) for dim in target)
+        return [broadcast([view.dims(0), wanted], view.nonempty)]
     except Contradiction:
         return None
 

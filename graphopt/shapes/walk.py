@@ -5,7 +5,7 @@ What the model says of other values is not: exporters leave shapes of the traced
 and users name output dims as they please.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
@@ -21,6 +21,9 @@ from graphopt.shapes.node_view import NodeView, normalized_axis
 from graphopt.shapes.onnx_inference import NodeInferenceError, constant_fact, inferred_outputs
 from graphopt.shapes.shape_rules import quick_outputs, refined_dims
 from graphopt.shapes.value_rules import known_outputs
+
+Namer = Callable[[ir.Value, int], Dim]
+"""Gives a symbol to the dim of a value at an axis; None where it may not."""
 
 _ONNX_DOMAINS = ("", "ai.onnx")
 # A loop in a loop in a loop: what is assumed invariant is checked by walking the body again,
@@ -53,12 +56,21 @@ class FactWalk:
         model: ir.Model,
         inputs: Mapping[ir.Value, Dims | None],
         hints: Mapping[ir.Value, Dims] | None = None,
+        namer: Namer | None = None,
     ) -> None:
-        """`inputs`: dims of graph inputs; `hints`: dims to believe where nothing is derived."""
+        """Prepares a walk.
+
+        Args:
+            model: the model.
+            inputs: dims of graph inputs.
+            hints: dims to believe where nothing is derived.
+            namer: gives a symbol to each dim that cannot be derived; None leaves it unknown.
+        """
         self.facts: dict[ir.Value, Fact] = {}
         self._model = model
         self._inputs = inputs
         self._hints = hints
+        self._namer = namer
         self._joined: dict[ir.Value, Fact] = {}
         self._calls: dict[object, list[Fact]] = {}
         self._functions = dict(model.functions)
@@ -103,7 +115,16 @@ class FactWalk:
                     fact.elements,
                     fact.other,
                 )
-            self.facts[value] = fact
+            self.facts[value] = self._named(value, fact)
+
+    def _named(self, value: ir.Value, fact: Fact) -> Fact:
+        """The fact with a symbol for each dim that is not known, where these are asked for."""
+        if self._namer is None or fact.dims is None or None not in fact.dims:
+            return fact
+        dims = tuple(
+            self._namer(value, axis) if dim is None else dim for axis, dim in enumerate(fact.dims)
+        )
+        return Fact(fact.dtype, dims, fact.elements, fact.other)
 
     # Nodes ---------------------------------------------------------------------------------
 
@@ -142,6 +163,7 @@ class FactWalk:
             [None if value is None else self._fact(value) for value in node.inputs],
             [value.name != "" for value in node.outputs],
             unresolved,
+            nonempty=self._namer is not None,
         )
 
     def _operator(self, node: ir.Node, view: NodeView, scope: Scope) -> Sequence[Fact]:
@@ -192,7 +214,7 @@ class FactWalk:
             if given.dtype is None and given.other is None:
                 declared = declared_fact(value)
                 given = Fact(declared.dtype, given.dims, given.elements, declared.other)
-            self.facts[value] = given
+            self.facts[value] = self._named(value, given)
         self._walk(graph, scope)
         return [self._fact(value) for value in graph.outputs]
 

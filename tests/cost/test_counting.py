@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ def test_a_function_counts_as_its_body_for_each_call() -> None:
 
 
 def shared_weight() -> onnx.ModelProto:
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], np.ones(16, np.float32))
-    half = helper.make_tensor("h", TensorProto.FLOAT16, [4], np.ones(4, np.float16))
+    weight = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    half = onnx.numpy_helper.from_array(np.ones(4, np.float16), "h")
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["x", "w"], ["a"], name="/first/MatMul"),
@@ -163,7 +164,8 @@ def shared_weight() -> onnx.ModelProto:
 
 def test_a_shared_weight_counts_once_in_a_total() -> None:
     cost = estimate_cost(shared_weight())
-    assert [row.parameters for row in cost.by_node] == [16, 16, 4, 0]
+    assert [row.parameters for row in cost.by_node] == [16, 16, 4, 4]
+    assert [row.parameter_bytes for row in cost.by_node] == [64, 64, 8, 8]
     assert cost.total.parameters == 20
     assert cost.parameter_bytes == {"FLOAT": 64, "FLOAT16": 8}
     modules = {group.name: group for group in cost.by_module}
@@ -172,6 +174,16 @@ def test_a_shared_weight_counts_once_in_a_total() -> None:
     assert modules[""].parameters == 20
     types = {group.name: group for group in cost.by_type}
     assert (types["MatMul"].nodes, types["MatMul"].parameters) == (2, 16)
+
+
+def test_what_is_made_of_constants_alone_is_settled_before_the_run() -> None:
+    cost = estimate_cost(shared_weight())
+    cast = next(row for row in cost.by_node if row.op_type == "Cast")
+    assert (cast.executions, cast.bytes_read, cast.note) == (0, 0, "settled at load")
+    # The Add reads the half weight in its float form: 2 x 4 floats and the 4 of the constant.
+    assert cost.by_node[-1].bytes_read == 32 + 16
+    assert cost.memory.peak_bytes == 3 * 32
+    assert not cost.notes
 
 
 def test_groups_add_up() -> None:
@@ -236,6 +248,96 @@ def test_a_plugin_brings_rules_for_its_domain(monkeypatch: pytest.MonkeyPatch) -
     finally:
         monkeypatch.undo()
         registry.rules.cache_clear()
+
+
+def test_a_name_that_two_values_share_does_not_make_one_number_of_them() -> None:
+    two = """
+    agraph (int64 n, int64 m, float[4, 4] x) => (float[4, 4] y, float[4, 4] z) {
+      go = Constant <value = bool {1}> ()
+      y = Loop (n, go, x) <body = b (int64 i, bool c, float[4, 4] s) => (bool d, float[4, 4] t)
+        { d = Identity (c)
+          t = MatMul (s, s) }>
+      z = Loop (m, go, x) <body = b (int64 i, bool c, float[4, 4] s) => (bool d, float[4, 4] t)
+        { d = Identity (c)
+          t = MatMul (s, s) }>
+    }"""
+    model = onnx.parser.parse_model(HEADER + two)
+    for node in model.graph.node:
+        if node.op_type == "Loop":
+            node.name = "loop"
+    cost = estimate_cost(model)
+    assert len(cost.symbols) == 2
+    first, second = cost.symbols
+    assert cost.at({first: 2, second: 5}).total.macs == 7 * 64
+
+
+def test_a_dim_that_depends_on_data_is_followed() -> None:
+    cost = cost_of("""
+    agraph (float[8] x) => (float[?, 1] y) {
+      n = NonZero (x)
+      f = Cast <to = 1> (n)
+      t = Transpose <perm = [1, 0]> (f)
+      y = Sigmoid (t)
+    }""")
+    assert cost.symbols == ("n[1]",)
+    assert cost.at({"n[1]": 3}).total.transcendentals == 3
+
+
+def test_two_dims_that_meet_are_taken_for_the_larger() -> None:
+    cost = cost_of("agraph (float[A, 4] x, float[B, 4] y) => (float[?, 4] z) { z = Add (x, y) }")
+    assert cost.symbols == ("A", "B")
+    for a, b in ((3, 3), (1, 5), (5, 1)):
+        assert cost.at({"A": a, "B": b}).total.flops == 4 * max(a, b)
+
+
+def test_branches_that_cannot_be_compared_are_not_claimed_to_be() -> None:
+    cost = cost_of("""
+    agraph (bool c, float[N] x, float[M] w) => (float y) {
+      y = If (c) <
+        then_branch = p () => (float a) { a = ReduceSum <keepdims = 0> (x) },
+        else_branch = q () => (float b) { b = ReduceSum <keepdims = 0> (w) }>
+    }""")
+    assert any("depends on the free dims" in note for note in cost.notes)
+
+
+def test_sizes_are_checked() -> None:
+    cost = cost_of(MATMUL)
+    with pytest.raises(graphopt.UsageError, match="did you mean 'batch'"):
+        cost.at({"bacth": 2})
+    for size in (-1, 2.0, True):
+        with pytest.raises(graphopt.UsageError, match="integer of at least 0"):
+            cost.at({"batch": size})  # type: ignore[dict-item]
+    assert cost.at({"batch": np.int32(2**30)}).total.macs == 32 * 2**30
+
+
+def test_a_cost_is_a_value() -> None:
+    first, second = cost_of(MATMUL), cost_of(MATMUL)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert pickle.loads(pickle.dumps(first)) == first
+    assert len(repr(first)) < 500
+
+
+def test_rules_can_be_given() -> None:
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
+    agraph (float[2, 4] x) => (float[2, 4] y) { y = com.acme.Rotate (x) }
+    """)
+    rule = Rule("com.acme", "Rotate", lambda node: Work(elementwise=node.input().size * 3))
+    assert estimate_cost(model, rules=[rule]).total.flops == 24
+    assert estimate_cost(model).uncounted
+
+
+def test_weights_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        shared_weight(), path, save_as_external_data=True, location="weights", size_threshold=0
+    )
+    expected = estimate_cost(path)
+    (tmp_path / "weights").unlink()
+    assert estimate_cost(path) == expected
+    with pytest.raises(graphopt.UnreadableModelError, match="missing"):
+        graphopt.load(path)
 
 
 def test_edges_carry_bytes_and_networkx_takes_them() -> None:

@@ -12,6 +12,7 @@ from graphopt.cost.quantity import (
     at_least,
     evaluated,
     free,
+    largest,
     maximum,
     minimum,
     product,
@@ -99,3 +100,22 @@ def test_any_text_can_name_a_dim() -> None:
     assert odd.at({"past + 1": 4}) == 8
     assert str(odd) == "2*past + 1" or "past + 1" in str(odd)
     assert str(free("boxes[0]") * 4) == "4*boxes[0]"
+
+
+def test_what_needs_one_number_says_so() -> None:
+    for use in (int, float, lambda q: q < 3, lambda q: q / 2, lambda q: sorted([q, SEQ])):
+        with pytest.raises(TypeError, match="evaluate it first"):
+            use(BATCH)
+    assert f"{BATCH * 2:,}" == "2*batch"
+    assert BATCH**2 == BATCH * BATCH
+
+
+def test_the_largest_of_many_is_the_largest() -> None:
+    draw = random.Random(5)
+    for count in (1, 3, 40, 300):
+        numbers = [
+            free(f"n{draw.randrange(80)}") * draw.randrange(9) + draw.randrange(9)
+            for _ in range(count)
+        ]
+        sizes = {f"n{index}": draw.randrange(20) for index in range(80)}
+        assert evaluated(largest(numbers), sizes) == max(evaluated(n, sizes) for n in numbers)

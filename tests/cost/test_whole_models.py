@@ -77,7 +77,6 @@ ZOO_SIZES: dict[str, list[Sizes]] = {
 
 SIZES_NEEDED = {
     "silero_vad_16k_op15": "which branches run, and so the ranks, depends on the sizes",
-    "chineseocr_dbnet": "it adds tensors whose sizes agree only at multiples of 32",
 }
 """Zoo models that are not counted symbolically in full, and why."""
 
