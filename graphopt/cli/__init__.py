@@ -7,6 +7,7 @@ import sys
 import click
 
 from graphopt.cli.bisect import bisect
+from graphopt.cli.calibrate_machine import calibrate_machine
 from graphopt.cli.compare import compare
 from graphopt.cli.cost import cost
 from graphopt.cli.inspect import inspect
@@ -24,7 +25,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 @click.group(
-    commands=[optimize, cost, compare, inspect, passes, bisect],
+    commands=[optimize, cost, compare, inspect, passes, bisect, calibrate_machine],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(

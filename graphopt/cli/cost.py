@@ -7,16 +7,17 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
-from graphopt.cli.options import read_dims, read_shapes, shape_options
+from graphopt.cli.options import shape_options
 from graphopt.cli.text_output import check_free, write_text
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
+    from graphopt.cli.cost_subject import Subject
     from graphopt.cost import Cost
 
 FORMATS = ("table", "json", "csv", "html")
@@ -41,7 +42,9 @@ FORMATS = ("table", "json", "csv", "html")
     show_default=True,
     help="html: one page with charts, and a comparison where AFTER.onnx is given.",
 )
-@click.option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Where to write; stdout, but IN.cost.html for html."
+)
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @click.option(
     "--top",
@@ -49,6 +52,25 @@ FORMATS = ("table", "json", "csv", "html")
     default=30,
     show_default=True,
     help="Rows of the table; 0 for all.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["flops", "macs", "bytes", "params"]),
+    help="What rows are ranked by  [default: flops, or bytes where nothing is computed].",
+)
+@click.option(
+    "--device",
+    metavar="NAME|FILE",
+    help="Predict the latency on this machine: cpu for this one, or the name or file of a "
+    "profile that calibrate-machine wrote.",
+)
+@click.option("--measure", is_flag=True, help="Run the model and time every node.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Threads within one operator, for --device and --measure; 0 for one per core.",
 )
 @speaking_options
 @click.pass_context
@@ -63,7 +85,7 @@ def cost(
     style: str,
     output: str | None,
     force: bool,
-    top: int,
+    **shown: Any,
 ) -> int:
     """Count what a model costs, exactly; free dims stay symbols until --dim fixes them."""
     invocation = context.ensure_object(Invocation)
@@ -71,58 +93,65 @@ def cost(
         style = "json"
     if after is not None and style != "html":
         raise UsageError("two models are compared by --format html only; add it, or give one model")
+    if output is not None and style == "table":
+        raise UsageError("-o needs --format json, csv or html")
     target = output
     if style == "html" and target is None:
         target = str(Path(source).with_suffix(".cost.html"))
     if target is not None:
         check_free(Path(target), overwrite=force)
 
-    from graphopt.cli.cost_example import Example, example_of
-    from graphopt.cost import estimate_cost
+    from graphopt.cli.cost_subject import Subject
 
-    def count(path: str, further: dict[str, int] | None = None) -> Cost:
-        dims = {**(read_dims(dim) or {}), **(further or {})}
-        return estimate_cost(path, input_shapes=read_shapes(input_shape, path), dims=dims)
-
-    def example(path: str, found: Cost) -> Example:
-        return example_of(found, lambda sizes: count(path, sizes))
-
-    found = count(source)
+    subject = Subject(source, input_shape, dim, shown["device"], shown["threads"])
     if style == "table":
-        if target is not None:
-            raise UsageError("-o needs --format json, csv or html")
         if not invocation.quiet:
-            from graphopt.cli.cost_table import print_cost
-
-            shown = example(source, found)
-            print_cost(found, shown, by, top, verbose=invocation.verbose > 0)
+            _print(subject, by, shown, invocation.verbose > 0)
         return 0
     if style == "html":
-        from graphopt.cost.page import cost_page
-
-        models = [source] if after is None else [source, after]
-        examples = [example(path, count(path)) for path in models]
-        titles = [
-            f"{Path(path).name} at {shown.text}" if shown.text else Path(path).name
-            for path, shown in zip(models, examples, strict=True)
-        ]
-        text = cost_page(
-            examples[0].cost,
-            title=titles[0],
-            after=examples[1].cost if after is not None else None,
-            after_title=titles[1] if after is not None else None,
-        )
+        other = None
+        if after is not None:
+            other = Subject(after, input_shape, dim, shown["device"], shown["threads"])
+        text = _page(subject, other)
     elif style == "csv":
-        text = _csv_text(found, by)
-    elif target is None:
-        print_json({"ok": True, "model": source, **found.to_dict()})
-        return 0
+        text = _csv_text(subject.cost, by)
     else:
-        text = json.dumps({"ok": True, "model": source, **found.to_dict()}, indent=2) + "\n"
+        document = {"ok": True, "model": source, **subject.to_dict(measure=shown["measure"])}
+        if target is None:
+            print_json(document)
+            return 0
+        text = json.dumps(document, indent=2) + "\n"
     write_text(text, target, overwrite=force)
     if target is not None and not invocation.quiet:
         click.echo(f"wrote {target}", err=invocation.json)
     return 0
+
+
+def _print(subject: Subject, by: str, shown: dict[str, Any], verbose: bool) -> None:
+    from graphopt.cli.cost_table import print_cost
+    from graphopt.cli.latency_table import print_latency, print_measured
+
+    top = shown["top"]
+    print_cost(subject.cost, subject.example, by, top, sort=shown["sort"], verbose=verbose)
+    if shown["measure"]:
+        print_measured(subject.measured(), subject.threads, top, verbose=verbose)
+    elif subject.profile is not None:
+        print_latency(subject.latency(), top, verbose=verbose)
+
+
+def _page(subject: Subject, after: Subject | None) -> str:
+    from graphopt.cost.page import cost_page
+
+    timed = subject.profile is not None
+    return cost_page(
+        subject.example.cost,
+        title=subject.title,
+        after=None if after is None else after.example.cost,
+        after_title=None if after is None else after.title,
+        latency=subject.latency() if timed else None,
+        after_latency=after.latency() if timed and after is not None else None,
+        machine=subject.profile,
+    )
 
 
 def _csv_text(cost: Cost, by: str) -> str:

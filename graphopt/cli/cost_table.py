@@ -21,7 +21,9 @@ _LONGEST_EXPRESSION = 72
 _MOST_NOTES = 6
 
 
-def print_cost(cost: Cost, example: Example, by: str, top: int, *, verbose: bool) -> None:
+def print_cost(
+    cost: Cost, example: Example, by: str, top: int, *, sort: str | None, verbose: bool
+) -> None:
     """Print the rows that matter most, then the totals and what limits them.
 
     Args:
@@ -29,24 +31,29 @@ def print_cost(cost: Cost, example: Example, by: str, top: int, *, verbose: bool
         example: the counts at chosen sizes, which the rows show.
         by: "node", "type" or "module".
         top: how many rows to print; 0 for all. Modules are a tree, which is cut at its leaves.
+        sort: what rows are ranked by: "flops", "macs", "bytes", "params", or None.
         verbose: whether long names and expressions are printed whole.
     """
     console = make_console()
     rows = rows_by(example.cost, by)
-    weigh, unit = _weight(example.cost)
+    weigh, unit = _weight(example.cost, sort)
     ranked = sorted(rows, key=lambda row: -weigh(row))
     kept = ranked[:top] if top else ranked
+    if by == "module" and len(kept) < len(ranked) and weigh(kept[-1]):
+        # Brothers that are alike are shown together.
+        kept += [row for row in ranked[top:] if weigh(row) == weigh(kept[-1])]
     if by == "module":
         kept = _as_tree(rows, {row.name for row in kept})
     whole = max(weigh(example.cost.total), 1)
     headings = ("node", "op type", "shape") if by == "node" else (by, "nodes")
     if example.text:
         print_line(console, f"at {example.text}:", "bold")
+    columns = ("MACs", "FLOPs", "exp etc.", "params", "moved", "FLOP/B")
     print_table(
         console,
-        (*headings, "MACs", "FLOPs", "params", "moved", "FLOP/B", f"share of {unit}"),
+        (*headings, *columns, f"share of {unit}"),
         [(*_names(row, by, verbose), *_figures(row), _bar(weigh(row) / whole)) for row in kept],
-        right=("nodes", "MACs", "FLOPs", "params", "moved", "FLOP/B"),
+        right=("nodes", *columns),
     )
     if len(kept) < len(rows):
         print_line(console, f"... and {len(rows) - len(kept):,} more (--top 0 shows all)")
@@ -62,11 +69,19 @@ def rows_by(cost: Cost, by: str) -> Sequence[NodeCost | Group]:
     return cost.by_type if by == "type" else cost.by_module
 
 
-def _weight(cost: Cost) -> tuple[Callable[[NodeCost | Group], int], str]:
-    """What rows are ranked by, and what it is called: FLOPs, or bytes where nothing computes."""
-    if cost.total.flops:
-        return lambda row: _integer(row.flops), "FLOPs"
-    return lambda row: _integer(row.bytes_read + row.bytes_written), "bytes"
+_UNITS = {"flops": "FLOPs", "macs": "MACs", "bytes": "bytes", "params": "params"}
+
+
+def _weight(cost: Cost, sort: str | None) -> tuple[Callable[[NodeCost | Group], int], str]:
+    """What rows are ranked by, and what it is called."""
+    weights: dict[str, Callable[[NodeCost | Group], int]] = {
+        "flops": lambda row: _integer(row.flops),
+        "macs": lambda row: _integer(row.macs),
+        "bytes": lambda row: _integer(row.bytes_read + row.bytes_written),
+        "params": lambda row: row.parameters,
+    }
+    chosen = sort or ("flops" if cost.total.flops else "bytes")
+    return weights[chosen], _UNITS[chosen]
 
 
 def _integer(number: Number) -> int:
@@ -102,11 +117,12 @@ def _names(row: NodeCost | Group, by: str, verbose: bool) -> tuple[str, ...]:
 
 def _figures(row: NodeCost | Group) -> tuple[str, ...]:
     if isinstance(row, NodeCost) and not row.counted:
-        return ("?",) * 5
+        return ("?",) * 6
     density = intensity(row)
     return (
         count_text(_integer(row.macs)),
         count_text(_integer(row.flops)),
+        count_text(_integer(row.transcendentals)),
         count_text(row.parameters),
         size_text(_integer(row.bytes_read + row.bytes_written)),
         "" if density is None else f"{density:.2f}" if density < 100 else f"{density:,.0f}",
@@ -165,12 +181,20 @@ def _expression(number: Number, verbose: bool) -> str:
     return text[:_LONGEST_EXPRESSION].rsplit(" ", 1)[0] + " ... (-v shows all)"
 
 
+def _symbols(number: Number) -> tuple[str, ...]:
+    return number.symbols if isinstance(number, Quantity) else ()
+
+
 def _print_notes(console: Console, cost: Cost, example: Example, verbose: bool) -> None:
     if cost.symbols:
-        names = ", ".join(cost.symbols)
+        given = dict.fromkeys(
+            name for _, shape in cost.inputs for dim in shape or () for name in _symbols(dim)
+        )
+        names = ", ".join(given or cost.symbols)
         if not verbose and len(names) > _LONGEST_EXPRESSION:
             names = names[:_LONGEST_EXPRESSION].rsplit(", ", 1)[0] + ", ... (-v shows all)"
-        print_line(console, f"free dims: {names}; --dim NAME=SIZE fixes one")
+        fixed = "; --dim NAME=SIZE fixes one" if given else ", which depend on data"
+        print_line(console, f"free dims: {names}{fixed}")
     unknown = len(cost.uncounted) - len(example.cost.uncounted)
     if unknown > 0:
         line = f"{unknown} nodes are not in the expressions: their shapes are unknown in free dims"
