@@ -194,3 +194,98 @@ def quantized_attention(
 ):
     joined = matrix_product_to_float(tally, x, w, x_scale, w_scale, x_zero, w_zero, b)
     return brute_force_sequences.attention_of_projections(tally, joined, **attributes)
+
+
+def convolution_channels_last(tally, x, *others, channels_last, **attributes):
+    return convolution(tally, x.transpose(0, 3, 1, 2), *others, **attributes).transpose(0, 2, 3, 1)
+
+
+def gather(tally, data, indices, scales, *, bits, block_size, gather_axis, quantize_axis):
+    """Rows of 8-bit numbers around 128, a scale for each block of a row."""
+    by_element = scales.repeat(block_size, axis=1)[indices]
+    return dequantized(tally, data[indices], by_element, np.asarray(1 << bits - 1))
+
+
+# The 16 levels of NF4: quantiles of a normal distribution, as its paper lists them.
+LEVELS = np.array(
+    [
+        *(-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0),
+        *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0),
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+def normal_float_matrix_product(tally, a, b, largest, *, K, N, block_size, quant_type):  # noqa: N803
+    """Weights of 4 bits, two in a byte, the higher first."""
+    codes = np.stack([b >> 4, b & 15], axis=-1).ravel()
+    scales = largest.repeat(block_size)
+    weights = tally.each(lambda level, s: tally.step(level * s), LEVELS[codes], scales)
+    return brute_force.matrix_product(tally, a, weights.reshape(N, K).T)
+
+
+def mixture_of_experts(
+    tally, x, router, w1, s1, b1, w2, s2, b2, *, expert_weight_bits, **attributes
+):
+    middle = 1 << expert_weight_bits - 1
+    first, second = ((w.astype("f") - middle) * s[..., None] for w, s in ((w1, s1), (w2, s2)))
+    return brute_force_sequences.mixture_of_experts(
+        tally, x, router, first, b1, second, b2, **attributes
+    )
+
+
+def lstm(
+    tally, x, w, r, b, _, h0, c0, p, w_scale, w_zero, r_scale, r_zero, *, hidden_size
+):  # fmt: skip
+    """One direction; a state of zeros has a scale that nobody looks at."""
+    step, size = tally.step, hidden_size
+    inputs, weights = w[0].astype(int) - int(w_zero[0]), r[0].astype(int) - int(r_zero[0])
+
+    def centred_product(data, matrix, scale):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            codes, by, zero_point = dynamic_quantize(tally, data)
+        both = step(np.nan_to_num(by) * scale[0])
+        sums = brute_force.matrix_product(
+            tally, centred(tally, codes, np.asarray(zero_point)), matrix
+        )
+        return tally.each(lambda value: step(value * both), sums.astype(np.float32))
+
+    from_inputs = centred_product(x.reshape(-1, x.shape[2]), inputs, w_scale)
+    from_inputs = from_inputs.reshape(*x.shape[:2], -1)
+    bias = b[0, : 4 * size] + b[0, 4 * size :]
+    h, c, outputs = h0[0], c0[0].copy(), []
+    for t in range(len(x)):
+        from_state = centred_product(h, weights, r_scale)
+        h = np.empty_like(h)
+        for n, unit in np.ndindex(h.shape):
+
+            def gate(index, name, n=n, unit=unit, t=t, state=from_state):
+                place = index * size + unit
+                value = step(from_inputs[t, n, place] + state[n, place])
+                return tally.activated(name, step(value + bias[place]))
+
+            i, o, f = (gate(index, "Sigmoid") for index in range(3))
+            c[n, unit] = step(step(f * c[n, unit]) + step(i * gate(3, "Tanh")))
+            h[n, unit] = step(o * tally.activated("Tanh", c[n, unit]))
+        outputs.append(h)
+    return np.stack(outputs)[:, None], h[None], c[None]
+
+
+def embedding(
+    tally, words, segments, table, places, kinds, scale, shift, mask, *quantities, epsilon
+):  # fmt: skip
+    scales, zeros = quantities[:5], quantities[5:]
+    table, places, kinds, scale, shift = (
+        (lambda rows, s=s, z=z: dequantized(tally, rows, s, z), data)
+        for data, s, z in zip((table, places, kinds, scale, shift), scales, zeros, strict=True)
+    )
+    scale, shift = scale[0](scale[1]), shift[0](shift[1])
+    result = np.empty((*words.shape, len(scale)), np.float32)
+    for n, t in np.ndindex(words.shape):
+        rows = [
+            read(data[place])
+            for (read, data), place in ((table, words[n, t]), (places, t), (kinds, segments[n, t]))
+        ]
+        values = [tally.total(column) for column in zip(*rows, strict=True)]
+        result[n, t] = tally.normalized(values, scale, shift, epsilon)
+    return result, np.array([tally.total(row) for row in mask], np.int32)

@@ -1,5 +1,6 @@
 """Recurrent layers and attention as loops that count, in the arithmetic of `brute_force`."""
 
+import itertools
 import math
 
 import numpy as np
@@ -289,6 +290,17 @@ def multi_head_attention(
     return _merged(scores(tally, q, k, v, visible=visible, bias=bias, masks=masks))
 
 
+def decoder_multi_head_attention(
+    tally, q, k, v, mask=None, bias=None, past_key=None, past_value=None, length=None, *, num_heads,
+    past_present_share_buffer=0,
+):  # fmt: skip
+    if past_present_share_buffer:
+        past_key, past_value = past_key[:, :, : length[0]], past_value[:, :, : length[0]]
+    return multi_head_attention(
+        tally, q, k, v, None, mask, bias, past_key, past_value, num_heads=num_heads
+    )
+
+
 def group_query_attention(
     tally, q, k, v, past_key, past_value, lengths, total, cosines=None, sines=None, positions=None,
     bias=None, sink=None, *, num_heads, kv_num_heads, do_rotary=0, local_window_size=-1,
@@ -336,6 +348,21 @@ def rotary_embedding_of_runtime(tally, x, positions, cosines, sines, **attribute
     return rotary_embedding(tally, x, cosines, sines, positions, **attributes)
 
 
+def sectioned_rotary_embedding(
+    tally, x, positions, cosines, sines, *, mrope_section, num_heads, rotary_embedding_dim
+):
+    """Each section of the tables is looked up at a position of its own."""
+    ends = np.cumsum([0, *mrope_section])
+    spans = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+    joined = [
+        np.concatenate([table[positions[i]][..., span] for i, span in enumerate(spans)], axis=-1)
+        for table in (cosines, sines)
+    ]
+    return rotary_embedding(
+        tally, x, *joined, num_heads=num_heads, rotary_embedding_dim=rotary_embedding_dim
+    )
+
+
 def linear_attention(
     tally, q, k, v, past=None, decay=None, beta=None, *, q_num_heads, kv_num_heads,
     update_rule="gated_delta", scale=0.0,
@@ -374,11 +401,19 @@ def linear_attention(
     return _merged(result), state
 
 
+def _gated(tally, gate, value, alpha, beta, limit):
+    step = tally.step
+    if limit is not None:
+        gate = step(min(gate, limit))
+        value = step(max(step(min(value, limit)), -limit))
+    opened = step(gate * tally.activated("Sigmoid", step(alpha * gate)))
+    return step(opened * step(value + beta))
+
+
 def mixture_of_experts(
-    tally, x, router, w1, b1, w2, b2, w3=None, b3=None, *, k, activation_type,
-    normalize_routing_weights=0,
+    tally, x, router, w1, b1, w2, b2, *, k, activation_type, normalize_routing_weights=0,
+    swiglu_fusion=0, activation_alpha=1.0, activation_beta=0.0, swiglu_limit=None,
 ):  # fmt: skip
-    name = {"relu": "Relu", "silu": "Silu"}[activation_type]
     result = np.zeros_like(x)
     for token in range(len(x)):
         shares = tally.softmax(router[token])
@@ -396,13 +431,16 @@ def mixture_of_experts(
             chosen = [(expert, tally.step(share / whole)) for expert, share in chosen]
         held = None
         for expert, share in chosen:
-            inner = []
-            for unit in range(w1.shape[1]):
-                value = tally.step(tally.dot(w1[expert, unit], x[token]) + b1[expert, unit])
-                value = tally.activated(name, value)
-                if w3 is not None:
-                    value = tally.step(value * tally.dot(w3[expert, unit], x[token]))
-                inner.append(value)
+            inner = [
+                tally.step(tally.dot(w1[expert, unit], x[token]) + b1[expert, unit])
+                for unit in range(w1.shape[1])
+            ]
+            if activation_type == "swiglu":  # gates and values alternate
+                settings = activation_alpha, activation_beta, swiglu_limit
+                pairs = zip(inner[::2], inner[1::2], strict=True)
+                inner = [_gated(tally, gate, value, *settings) for gate, value in pairs]
+            else:
+                inner = [tally.activated("Relu", value) for value in inner]
             inner = np.array(inner, np.float32)
             for place in range(x.shape[1]):
                 value = tally.step(tally.dot(w2[expert, place], inner) + b2[expert, place])

@@ -2,47 +2,36 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tests.cost import brute_force, brute_force_sequences
+from tests.cost.one_node import MICROSOFT, Case
 
-MICROSOFT = "com.microsoft"
 
+def explicit(
+    name: str,
+    inputs: tuple[np.ndarray | None, ...],
+    loops: Callable[..., Any],
+    attributes: dict[str, Any],
+    domain: str = "",
+    **more: Any,
+) -> Case:
+    """A case of the loops of `brute_force` and its kin.
 
-@dataclass(frozen=True)
-class Case:
-    """One node, its inputs, and the loops that compute it.
-
-    Attributes:
+    Args:
         name: the operator, and what is special about the case.
         inputs: arrays by position, None where an input is left out.
-        loops: the function of `brute_force` and its kin.
+        loops: a function that takes a tally, the inputs and the attributes.
         attributes: of the node.
         domain: of the operator.
-        constant: positions of the inputs that are initializers.
-        reference: whether ONNX's reference proves the loops, for want of a kernel.
-        tolerance: absolute; 1 for integers, which may be rounded at a tie.
-        opset: of ONNX.
-        outputs: how many outputs there are.
+        more: further fields of the case.
     """
-
-    name: str
-    inputs: tuple[np.ndarray | None, ...]
-    loops: Callable[..., Any]
-    attributes: dict[str, Any]
-    domain: str = ""
-    constant: tuple[int, ...] = ()
-    reference: bool = False
-    tolerance: float = 1e-4
-    opset: int = 22
-    outputs: int = 1
-
-    @property
-    def op_type(self) -> str:
-        return self.name.split(maxsplit=1)[0]
+    op_type, _, label = name.partition(" ")
+    return Case(
+        op_type, loops, inputs, attributes, domain=domain, label=label, explicit=True, **more
+    )
 
 
 _random = np.random.default_rng(3)
@@ -59,7 +48,7 @@ def integers(dtype: type, *shape: int) -> np.ndarray:
 
 def convolutions() -> Iterator[Case]:
     def case(special: str, *inputs: np.ndarray, **attributes: Any) -> Case:
-        return Case(f"Conv {special}", inputs, brute_force.convolution, attributes)
+        return explicit(f"Conv {special}", inputs, brute_force.convolution, attributes)
 
     yield case("plain", floats(2, 3, 5, 6), floats(4, 3, 3, 2))
     yield case("padded", floats(1, 2, 5, 5), floats(3, 2, 3, 3), floats(3), pads=[1, 0, 2, 1])
@@ -77,7 +66,7 @@ def convolutions() -> Iterator[Case]:
 
     def transposed(special: str, *inputs: np.ndarray, **attributes: Any) -> Case:
         loops = brute_force.transposed_convolution
-        return Case(f"ConvTranspose {special}", inputs, loops, attributes)
+        return explicit(f"ConvTranspose {special}", inputs, loops, attributes)
 
     yield transposed("plain", floats(1, 2, 3, 4), floats(2, 3, 3, 2), floats(3))
     yield transposed("strided", floats(1, 3, 3, 2), floats(3, 2, 2, 2), strides=[2, 2])
@@ -88,9 +77,19 @@ def convolutions() -> Iterator[Case]:
     wide = {"dilations": [2], "strides": [3]}
     yield transposed("1-D dilated", floats(1, 2, 5), floats(2, 3, 3), floats(3), **wide)
 
+    pads = np.array([1, 0, 1, 1])
+    yield explicit(
+        "ConvTransposeWithDynamicPads",
+        (floats(1, 2, 3, 3), floats(2, 3, 3, 3), pads, floats(3)),
+        brute_force.transposed_convolution_with_dynamic_pads,
+        {"strides": [2, 2]},
+        MICROSOFT,
+        constants=(2,),
+    )
+
     def fused(special: str, *inputs: np.ndarray, **attributes: Any) -> Case:
         loops = brute_force.convolution
-        return Case(f"FusedConv {special}", inputs, loops, attributes, MICROSOFT)
+        return explicit(f"FusedConv {special}", inputs, loops, attributes, MICROSOFT)
 
     image, kernel, bias = floats(1, 2, 5, 5), floats(3, 2, 3, 3), floats(3)
     yield fused("add relu", image, kernel, bias, floats(1, 3, 3, 3), activation="Relu")
@@ -99,7 +98,7 @@ def convolutions() -> Iterator[Case]:
     yield fused("leaky relu", image, kernel, bias, **leaky)
 
     for special, mask in (("plain", None), ("masked", floats(1, 18, 2, 2))):
-        yield Case(
+        yield explicit(
             f"DeformConv {special}",
             (floats(1, 4, 3, 3), floats(2, 2, 3, 3), floats(1, 36, 2, 2), floats(2), mask),
             brute_force.deformable_convolution,
@@ -112,7 +111,7 @@ def convolutions() -> Iterator[Case]:
         ("plain", (data, taps), {}),
         ("silu", (data, taps, floats(3), past), {"activation": "silu"}),
     ):
-        yield Case(
+        yield explicit(
             f"CausalConvWithState {special}",
             inputs,
             loops,
@@ -121,12 +120,20 @@ def convolutions() -> Iterator[Case]:
             opset=27,
             outputs=2,
         )
+        yield explicit(
+            f"CausalConvWithState {special} of the runtime",
+            inputs,
+            loops,
+            attributes,
+            MICROSOFT,
+            outputs=2,
+        )
 
 
 def products() -> Iterator[Case]:
     def case(op_type: str, special: str, loops: Any, *inputs: Any, **attributes: Any) -> Case:
         domain = "" if op_type in ("MatMul", "Gemm", "Det", "Einsum") else MICROSOFT
-        return Case(f"{op_type} {special}", inputs, loops, attributes, domain)
+        return explicit(f"{op_type} {special}", inputs, loops, attributes, domain)
 
     matmul, gemm = brute_force.matrix_product, brute_force.general_matrix_product
     yield case("MatMul", "matrices", matmul, floats(3, 4), floats(4, 5))
@@ -152,6 +159,15 @@ def products() -> Iterator[Case]:
     yield case("Det", "one", det, floats(4, 4))
     yield case("Det", "several", det, floats(2, 3, 3, 3))
 
+    inverse, distances = brute_force.inverse, brute_force.pairwise_distances
+    yield case("Inverse", "one", inverse, floats(4, 4))
+    yield case("Inverse", "several", inverse, floats(2, 3, 3))
+    for metric in ("euclidean", "sqeuclidean"):
+        yield case("CDist", metric, distances, floats(3, 4), floats(5, 4), metric=metric)
+    yield case("TransposeMatMul", "turned", fused, floats(2, 4, 3), floats(4, 5), transA=1)
+    short = integers(np.int16, 3, 4) // 256, integers(np.int16, 4, 5) // 256
+    yield case("MatMulInteger16", "plain", integer_matrix_product, *short)
+
     def einsum(equation: str, *operands: np.ndarray) -> Case:
         return case("Einsum", equation, brute_force.einsum, *operands, equation=equation)
 
@@ -168,6 +184,10 @@ def products() -> Iterator[Case]:
     yield einsum("ij,jk,kl->il", floats(6, 5), floats(5, 4), floats(4, 2))
     yield einsum("bi,ijk,bj->bk", floats(2, 3), floats(3, 4, 5), floats(2, 4))
     yield einsum("ij,jk,kl,lm->im", floats(2, 6), floats(6, 3), floats(3, 5), floats(5, 2))
+
+
+def integer_matrix_product(tally: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return brute_force.matrix_product(tally, a.astype(np.int64), b.astype(np.int64))
 
 
 def recurrent_layers() -> Iterator[Case]:
@@ -188,7 +208,7 @@ def recurrent_layers() -> Iterator[Case]:
         loops = getattr(brute_force_sequences, op_type.lower())
         attributes["hidden_size"] = hidden
         outputs = 3 if op_type == "LSTM" else 2
-        return Case(f"{op_type} {special}", inputs[:given], loops, attributes, outputs=outputs)
+        return explicit(f"{op_type} {special}", inputs[:given], loops, attributes, outputs=outputs)
 
     yield case("RNN", "plain", 1, 1, 3)
     relu = {"direction": "bidirectional", "activations": ["Relu", "Tanh"]}
@@ -216,7 +236,7 @@ def attentions() -> Iterator[Case]:
         name = f"Attention {special}"
         outputs = 3 if len(inputs) > 4 else 1
         reference = opset > 23
-        return Case(
+        return explicit(
             name, inputs, loops, attributes, opset=opset, reference=reference, outputs=outputs
         )
 
@@ -242,7 +262,7 @@ def attentions() -> Iterator[Case]:
         # A past goes in only where somebody wants what it becomes.
         outputs = 2 if op_type == "Attention" and len(inputs) == 5 else 1
         name = f"{op_type} {special}"
-        return Case(name, inputs, loops, attributes, MICROSOFT, outputs=outputs)
+        return explicit(name, inputs, loops, attributes, MICROSOFT, outputs=outputs)
 
     loops = brute_force_sequences.projected_attention
     x, w, b = floats(2, 3, 8), floats(8, 24), floats(24)
@@ -264,6 +284,28 @@ def attentions() -> Iterator[Case]:
     yield contrib(name, "causal", loops, *one, num_heads=2, unidirectional=1)
     cache = floats(2, 2, 5, 4), floats(2, 2, 5, 4)
     yield contrib(name, "cached keys", loops, q, *cache, num_heads=2)
+
+    loops = brute_force_sequences.decoder_multi_head_attention
+    name = "DecoderMaskedMultiHeadAttention"
+    token = floats(2, 1, 8), floats(2, 1, 8), floats(2, 1, 8)
+    held = floats(2, 2, 6, 4), floats(2, 2, 6, 4)  # with room for one more, at its end
+    known = np.array([5], np.int32)
+    shared = {"num_heads": 2, "past_present_share_buffer": 1}
+    plain = contrib(name, "itself", loops, *token, None, None, *held, known, **shared)
+    yield dataclasses.replace(plain, outputs=3)
+    extra = np.ones((2, 6), np.int32), floats(2, 2, 1, 6)
+    biased = contrib(name, "masked", loops, *token, *extra, *held, known, **shared)
+    yield dataclasses.replace(biased, outputs=3)
+    yield contrib(name, "cross", loops, token[0], *held, num_heads=2)
+
+    yield explicit(
+        "FlexAttention plain",
+        (floats(1, 4, 3, 8), floats(1, 2, 5, 8), floats(1, 2, 5, 6)),
+        brute_force_sequences.attention,
+        {},
+        "ai.onnx.preview",
+        reference=True,
+    )
 
     loops = brute_force_sequences.group_query_attention
     name = "GroupQueryAttention"
@@ -290,10 +332,10 @@ def attentions() -> Iterator[Case]:
 
     rotary = brute_force_sequences.rotary_embedding
     tables = floats(2, 3, 2), floats(2, 3, 2)
-    yield Case("RotaryEmbedding whole", (floats(2, 2, 3, 4), *tables), rotary, {}, opset=23)
+    yield explicit("RotaryEmbedding whole", (floats(2, 2, 3, 4), *tables), rotary, {}, opset=23)
     part = {"num_heads": 2, "interleaved": 1, "rotary_embedding_dim": 4}
     places = _random.integers(0, 9, (2, 3))
-    yield Case(
+    yield explicit(
         "RotaryEmbedding part",
         (floats(2, 3, 12), floats(9, 2), floats(9, 2), places),
         rotary,
@@ -310,6 +352,18 @@ def attentions() -> Iterator[Case]:
         floats(9, 2),
     )
 
+    sections = {"mrope_section": [1, 1, 0], "num_heads": 2, "rotary_embedding_dim": 4}
+    yield contrib(
+        "MRotaryEmbedding",
+        "of three positions",
+        brute_force_sequences.sectioned_rotary_embedding,
+        floats(2, 3, 8),
+        _random.integers(0, 9, (3, 2, 3)),
+        floats(9, 2),
+        floats(9, 2),
+        **sections,
+    )
+
     for rule in ("linear", "gated", "delta", "gated_delta"):
         inputs = (
             floats(2, 3, 8),
@@ -319,13 +373,21 @@ def attentions() -> Iterator[Case]:
             -abs(floats(2, 3, 4)) if "gated" in rule else None,
             abs(floats(2, 3, 1)) if "delta" in rule else None,
         )
-        yield Case(
+        yield explicit(
             f"LinearAttention {rule}",
             inputs,
             brute_force_sequences.linear_attention,
             {"q_num_heads": 2, "kv_num_heads": 1, "update_rule": rule},
             reference=True,
             opset=27,
+            outputs=2,
+        )
+        yield explicit(
+            f"LinearAttention {rule} of the runtime",
+            inputs,
+            brute_force_sequences.linear_attention,
+            {"q_num_heads": 2, "kv_num_heads": 1, "update_rule": rule},
+            MICROSOFT,
             outputs=2,
         )
 
@@ -336,11 +398,21 @@ def mixtures() -> Iterator[Case]:
         ("of one", {"k": 1}),
         ("of two", {"k": 2, "normalize_routing_weights": 1}),
     ):
-        yield Case(
+        yield explicit(
             f"MoE {special}",
             (floats(6, 4), floats(6, 3), *weights),
             brute_force_sequences.mixture_of_experts,
             {"activation_type": "relu", **attributes},
+            MICROSOFT,
+        )
+    gated = floats(3, 10, 4), floats(3, 10), floats(3, 4, 5), floats(3, 4)
+    swiglu = {"k": 2, "activation_type": "swiglu", "swiglu_fusion": 1, "activation_alpha": 1.7}
+    for special, more in (("gated", {}), ("gated and bounded", {"swiglu_limit": 1.0})):
+        yield explicit(
+            f"MoE {special}",
+            (floats(6, 4), floats(6, 3), *gated),
+            brute_force_sequences.mixture_of_experts,
+            {**swiglu, "activation_beta": 1.0, **more},
             MICROSOFT,
         )
 

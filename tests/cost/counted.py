@@ -8,25 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from tests.cost.brute_force_tally import Tally
+
 Row = list[Any]
 """A group of counted scalars: a line, a window, a channel."""
 
 
-class Tally:
-    """What the counted scalars of one loop did."""
-
-    macs = 0
-    elementwise = 0
-    transcendentals = 0
-
-    @classmethod
-    def clear(cls) -> None:
-        cls.macs = cls.elementwise = cls.transcendentals = 0
+tally = Tally()
+"""Where counted scalars count."""
 
 
 def _counting(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def method(self: Counted, other: Any = None) -> Any:
-        Tally.elementwise += 1
+        tally.elementwise += 1
         return Counted(operation(self.value, getattr(other, "value", other)))
 
     return method
@@ -50,6 +44,7 @@ class Counted:
     __rtruediv__ = _counting(lambda a, b: b / a)
     __mod__ = _counting(lambda a, b: a % b)
     __lshift__ = _counting(lambda a, b: a << b)
+    __rshift__ = _counting(lambda a, b: a >> b)
     __and__ = _counting(lambda a, b: a & b)
     __or__ = _counting(lambda a, b: a | b)
     __xor__ = _counting(lambda a, b: a ^ b)
@@ -65,12 +60,12 @@ class Counted:
     __floor__ = _counting(lambda a, _: math.floor(a))
     __ceil__ = _counting(lambda a, _: math.ceil(a))
     __round__ = _counting(lambda a, _: round(a))
-    __invert__ = _counting(lambda a, _: not a)
+    __invert__ = _counting(lambda a, _: not a if isinstance(a, bool) else ~a)
 
 
 def _transcendental(function: Callable[..., float]) -> Callable[..., Counted]:
     def counted(*arguments: Any) -> Counted:
-        Tally.transcendentals += 1
+        tally.transcendentals += 1
         return Counted(function(*(getattr(a, "value", a) for a in arguments)))
 
     return counted
@@ -81,13 +76,23 @@ log = _transcendental(math.log)
 sqrt = _transcendental(math.sqrt)
 tanh = _transcendental(math.tanh)
 erf = _transcendental(math.erf)
+sin = _transcendental(math.sin)
 cos = _transcendental(math.cos)
+tan = _transcendental(math.tan)
+asin = _transcendental(math.asin)
+acos = _transcendental(math.acos)
+atan = _transcendental(math.atan)
+sinh = _transcendental(math.sinh)
+cosh = _transcendental(math.cosh)
+asinh = _transcendental(math.asinh)
+acosh = _transcendental(math.acosh)
+atanh = _transcendental(math.atanh)
 power = _transcendental(math.pow)
 
 
 def accumulate(total: Counted, a: Any, b: Any) -> Counted:
     """total + a * b, one multiply-accumulate."""
-    Tally.macs += 1
+    tally.macs += 1
     return Counted(total.value + getattr(a, "value", a) * getattr(b, "value", b))
 
 

@@ -386,3 +386,110 @@ def test_numbers_of_a_model_without_free_dims_are_ints() -> None:
     cost = cost_of(MATMUL, dims={"batch": 2})
     values = [getattr(row, name) for row in cost.by_node for name in ("macs", "flops")]
     assert not any(isinstance(value, Quantity) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [(None, "invalid"), (1.5, "invalid"), (-1, "invalid"), ("x", "invalid"), (np.int64(7), 7)],
+)
+def test_what_a_rule_gives_is_checked(result: Any, expected: Any) -> None:
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
+    agraph (float[2, 4] x) => (float[2, 4] y) { y = com.acme.Odd (x) }
+    """)
+    cost = estimate_cost(model, rules=[Rule("com.acme", "Odd", lambda node: Work(macs=result))])
+    if expected == "invalid":
+        assert len(cost.uncounted) == 1
+        assert "its rule failed" in cost.notes[0]
+    else:
+        assert cost.total.macs == expected
+        json.loads(cost.to_json())
+
+
+def test_a_loop_never_runs_a_negative_number_of_times() -> None:
+    cost = cost_of(LOOP.replace("COUNT", "trips = Constant <value = int64 {-5}> ()"))
+    assert cost.total.macs == 0
+
+
+def test_a_loop_whose_body_says_stop_runs_once() -> None:
+    text = LOOP.replace("COUNT", "trips = Constant <value = int64 {7}> ()").replace(
+        "d = Identity (c)", "d = Constant <value = bool {0}> ()"
+    )
+    assert cost_of(text).total.macs == 64
+
+
+def test_a_constant_of_a_function_counts_once_for_all_its_calls() -> None:
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17, "mine" : 1]>
+    agraph (float[2] x) => (float[2] y) {
+      a = mine.shift (x)
+      y = mine.shift (a)
+    }
+    <domain: "mine", opset_import: ["" : 17]>
+    shift (p) => (q) { k = Constant <value = float[2] {1.0, 2.0}> ()
+      q = Add (p, k) }
+    """)
+    assert estimate_cost(model).total.parameters == 2
+
+
+def test_a_function_that_calls_itself_is_one_line() -> None:
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17, "mine" : 1]>
+    agraph (float[2] x) => (float[2] y) { y = mine.again (x) }
+    <domain: "mine", opset_import: ["" : 17, "mine" : 1]>
+    again (p) => (q) { q = mine.again (p) }
+    """)
+    with pytest.raises(graphopt.InvalidModelError):
+        estimate_cost(model)
+
+
+def test_functions_that_multiply_without_end_are_refused() -> None:
+    calls = "\n".join(
+        f"<domain: 'mine', opset_import: ['' : 17, 'mine' : 1]>\n"
+        f"f{n} (p) => (q) {{ r = mine.f{n + 1} (p)\n q = mine.f{n + 1} (r) }}"
+        for n in range(30)
+    ).replace("'", '"')
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "mine" : 1]>\n'
+        "agraph (float[2] x) => (float[2] y) { y = mine.f0 (x) }\n"
+        + calls
+        + '\n<domain: "mine", opset_import: ["" : 17]>\nf30 (p) => (q) { q = Relu (p) }'
+    )
+    with pytest.raises(graphopt.InvalidModelError, match="too many"):
+        estimate_cost(model)
+
+
+def test_values_that_are_no_tensors_take_nothing() -> None:
+    scores = helper.make_node(
+        "ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_strings=["a", "b"]
+    )
+    kind = helper.make_map_type_proto(
+        TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    model = helper.make_model(
+        helper.make_graph(
+            [scores],
+            "zipmap",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+            [helper.make_value_info("y", helper.make_sequence_type_proto(kind))],
+        ),
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)],
+    )
+    assert estimate_cost(model).total.macs == 0
+
+
+def test_the_dearer_branch_is_told_by_its_operations() -> None:
+    cost = cost_of("""
+    agraph (bool b, float[100] x) => (float[100] y) {
+      c = Identity (b)
+      y = If (c) <
+        then_branch = p () => (float[100] a) { s = ReduceSum <keepdims = 1> (x)
+          t = MatMul (s, s)
+          a = Add (x, t) },
+        else_branch = q () => (float[100] d) { e = Mul (x, x)
+          f = Mul (e, e)
+          g = Mul (f, f)
+          d = Mul (g, g) }>
+    }""")
+    runs = {row.op_type: row.executions for row in cost.by_node}
+    assert (runs["MatMul"], runs["Mul"]) == (0, 1)

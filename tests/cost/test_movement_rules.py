@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cost.one_node import Case, run, work_of
+from tests.cost.one_node import MICROSOFT, ML, Case, run, work_of
 
 
 def numbered(*shape: int) -> np.ndarray:
@@ -81,6 +81,19 @@ MOVES: list[tuple[Case, tuple[int, ...]]] = [
         ),
         (),
     ),
+    (
+        Case("OneHot", None, [ints(1, 0, 2), np.array(4), X[0, 0, :2]], constants=(1,)),
+        (0,),
+    ),
+    (Case("Crop", None, [IMAGE], {"border": [1, 2, 1, 1]}, opset=9), ()),
+    (
+        Case(
+            "Pad", None, [X, ints(0, 1, 2, 0, 0, 1)], domain=MICROSOFT, constants=(1,), label="ms"
+        ),
+        (),
+    ),
+    (Case("GatherND", None, [X, ints([0, 3], [1, 5], [1, 0])], domain=MICROSOFT, label="ms"), (1,)),
+    (Case("ArrayFeatureExtractor", None, [X[0], ints(3, 1)], domain=ML), (1,)),
 ]
 
 

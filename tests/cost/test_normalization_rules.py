@@ -24,9 +24,8 @@ from tests.cost.counted import (
     squares,
     summed,
 )
-from tests.cost.one_node import Case, check
+from tests.cost.one_node import MICROSOFT, Case, check
 
-MICROSOFT = "com.microsoft"
 EPSILON = 1e-5
 random = np.random.default_rng(11)
 X = random.normal(size=(2, 4, 5)).astype(np.float32)
@@ -148,7 +147,81 @@ def biased_normalization(values: Row, scale: Any, shift: Any, bias: Any) -> Row:
     return layer_normalization([v + b for v, b in zip(values, bias, strict=True)], scale, shift)
 
 
+def gated_normalization(gate_of: Callable[[Any], Any]) -> Callable[..., Any]:
+    def loop(x: Any, scale: Any, gate: Any) -> Any:
+        result = np.empty(x.shape, object)
+        for place in np.ndindex(x.shape[:-1]):
+            row = rms_normalization(list(x[place]), scale)
+            gates = [gate_of(g) for g in gate[place]]
+            result[place] = [v * g for v, g in zip(row, gates, strict=True)]
+        return result
+
+    return loop
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + exp(-x))
+
+
+def embedded(
+    words: Any, segments: Any, table: Any, places: Any, kinds: Any, scale: Any, shift: Any,
+    mask: Any = None,
+) -> Any:  # fmt: skip
+    result = np.empty((*words.shape, table.shape[1]), object)
+    for n, t in np.ndindex(words.shape):
+        rows_ = [table[int(words[n, t].value)], places[t]]
+        if kinds is not None:
+            rows_.append(kinds[int(segments[n, t].value)])
+        total = [summed(list(values)) for values in zip(*rows_, strict=True)]
+        result[n, t] = layer_normalization(total, scale, shift)
+    if mask is None:
+        return result
+    return result, np.array([summed(list(row)) for row in mask], object)
+
+
+IDS = random.integers(0, 7, (2, 4)).astype(np.int32)
+TABLES = [random.normal(size=(n, 5)).astype(np.float32) for n in (7, 6, 2)]
+MASK = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], np.int32)
 NORMALIZATIONS = [
+    Case(
+        "EmbedLayerNormalization",
+        embedded,
+        [IDS, IDS % 2, *TABLES, SCALE, SHIFT],
+        {"epsilon": EPSILON},
+        domain=MICROSOFT,
+        outputs=2,
+    ),
+    Case(
+        "EmbedLayerNormalization",
+        embedded,
+        [IDS, None, *TABLES[:2], None, SCALE, SHIFT, MASK],
+        {"epsilon": EPSILON},
+        domain=MICROSOFT,
+        outputs=2,
+        label="masked",
+    ),
+    Case(
+        "GatedRMSNorm",
+        gated_normalization(lambda g: g * sigmoid(g)),
+        [X, SCALE, X[::-1].copy()],
+        {"epsilon": EPSILON},
+        domain=MICROSOFT,
+    ),
+    Case(
+        "GatedRMSNorm",
+        gated_normalization(sigmoid),
+        [X, SCALE, X[::-1].copy()],
+        {"epsilon": EPSILON, "activation": "sigmoid"},
+        domain=MICROSOFT,
+        label="sigmoid",
+    ),
+    Case(
+        "SimplifiedLayerNormalization",
+        lambda x, s: rows(x, [2], lambda v: rms_normalization(v, s)),
+        [X, SCALE],
+        {"epsilon": EPSILON},
+        opset=1,
+    ),
     Case("Softmax", along([2], softmax), [X]),
     Case("Softmax", along([1], softmax), [X], {"axis": 1}, label="axis"),
     Case("Softmax", along([1, 2], softmax), [X], opset=11, label="opset11"),
@@ -196,7 +269,6 @@ NORMALIZATIONS = [
         with_skip(biased_normalization),
         [X, X[::-1].copy(), SCALE, SHIFT, SKIP],
         {"epsilon": EPSILON},
-        opset=1,
         domain=MICROSOFT,
     ),
     Case(
@@ -204,7 +276,6 @@ NORMALIZATIONS = [
         with_skip(rms_normalization),
         [X, X[::-1].copy(), SCALE],
         {"epsilon": EPSILON},
-        opset=1,
         domain=MICROSOFT,
     ),
 ]

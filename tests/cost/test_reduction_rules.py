@@ -24,7 +24,7 @@ from tests.cost.counted import (
     squares,
     summed,
 )
-from tests.cost.one_node import Case, check
+from tests.cost.one_node import MICROSOFT, Case, check
 
 random = np.random.default_rng(11)
 X = random.normal(size=(2, 4, 5)).astype(np.float32)
@@ -84,6 +84,15 @@ REDUCTIONS = [
         constants=(1,),
     ),
     Case("ArgMax", along([2], argument_of_largest), [X], {"axis": 2}),
+    Case("ArgMin", along([2], lambda v: argument_of_least(v)), [X], {"axis": 2}),
+    Case(
+        "CumProd",
+        along([1], lambda v: running(v, lambda a, b: a * b)),
+        [X, np.array(1)],
+        opset=26,
+        constants=(1,),
+        reference=True,
+    ),
     Case(
         "CumSum",
         along([1], lambda v: running(v, lambda a, b: a + b)),
@@ -122,7 +131,93 @@ def euclidean(values: Row) -> Any:
     return sqrt(summed(squares(values)))
 
 
+def argument_of_least(values: Row) -> Any:
+    best, place = values[0], 0
+    for index, value in enumerate(values[1:], 1):
+        better = value < best
+        best, place = choose(better, value, best), choose(better, index, place)
+    return Counted(place)
+
+
+def log_softmax(values: Row) -> Row:
+    top = largest(values)
+    lowered = [v - top for v in values]
+    shift = log(summed([exp(v) for v in lowered]))
+    return [v - shift for v in lowered]
+
+
+def loss(reduction: str, *, softmax: bool) -> Any:
+    """Of (N, C, d) for targets (N, d), with a weight for each class or without."""
+
+    def loop(x: Any, target: Any, weight: Any = None) -> Any:
+        terms = np.empty(target.shape, object)
+        weights = []
+        for n, d in np.ndindex(target.shape):
+            row = list(x[n, :, d])
+            label = int(target[n, d])
+            terms[n, d] = -(log_softmax(row) if softmax else row)[label]
+            if weight is not None:
+                terms[n, d] = terms[n, d] * weight[label]
+                weights.append(weight[label])
+        if reduction == "none":
+            return terms
+        total = summed(list(terms.flat))
+        if reduction == "sum":
+            return np.array(total, object)
+        divisor = terms.size if weight is None else summed(weights)
+        return np.array(total / divisor, object)
+
+    return loop
+
+
+CLASSES = random.normal(size=(3, 5, 2)).astype(np.float32)
+LABELS = random.integers(0, 5, (3, 2))
+IMPORTANCE = random.uniform(0.5, 1.5, 5).astype(np.float32)
+LOSSES = [
+    Case(
+        op_type,
+        loss(reduction, softmax=op_type.startswith("Softmax")),
+        [CLASSES, LABELS, *weights],
+        {"reduction": reduction},
+        constants=(1,),
+        reference=True,
+        label=f"{reduction}{' weighted' if weights else ''}",
+    )
+    for op_type in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+    for reduction in ("none", "sum", "mean")
+    for weights in ([], [IMPORTANCE])
+]
+
+
+def average_of_valid(x: Any) -> Any:
+    """3 x 3 with stride 2 and a border of 1 that counts no place; its zeros are added all the same.
+
+    How many places of a window are real depends on where it lies alone.
+    """
+    sums = pooled(x, (3, 3), 2, 1, 0.0, summed)
+    real = np.pad(np.ones(x.shape[2:]), 1)
+    for place in np.ndindex(sums.shape):
+        row, column = (2 * i for i in place[2:])
+        sums[place] = sums[place] / real[row : row + 3, column : column + 3].sum()
+    return sums
+
+
+BYTES = random.integers(0, 256, (1, 4, 5, 3)).astype(np.uint8)  # channels last
 POOLS = [
+    Case(
+        "AveragePool",
+        average_of_valid,
+        [IMAGE],
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+        label="without the border",
+    ),
+    Case(
+        "NhwcMaxPool",
+        lambda x: pooled(x.transpose(0, 3, 1, 2), (2, 2), 1, 0, 0, largest).transpose(0, 2, 3, 1),
+        [BYTES],
+        {"kernel_shape": [2, 2]},
+        domain=MICROSOFT,
+    ),
     Case(
         "MaxPool",
         lambda x: pooled(x, (3, 2), 2, 1, -np.inf, largest),
@@ -172,7 +267,7 @@ POOLS = [
 ]
 
 
-@pytest.mark.parametrize("case", [*REDUCTIONS, *POOLS], ids=str)
+@pytest.mark.parametrize("case", [*REDUCTIONS, *LOSSES, *POOLS], ids=str)
 def test_the_rule_counts_what_a_loop_does(case: Case) -> None:
     check(case)
 

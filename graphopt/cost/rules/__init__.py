@@ -22,7 +22,7 @@ _FAMILIES = (
     "detection",
     "einsum",
     "elementwise",
-    "fused_projections",
+    "mixture_of_experts",
     "generation",
     "indexing",
     "learned_trees",

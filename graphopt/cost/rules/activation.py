@@ -1,26 +1,9 @@
-"""What one element of an activation costs that another operator carries inside.
+"""What activations cost per element: the one table of them.
 
-Fused convolutions, fused matrix products and recurrent cells name their activation in an
-attribute. The figures are those of the operator of the same name, as ONNX defines it:
-
-    activation       per element                          elementwise  transcendentals
-    Relu             max(x, 0)                            1            0
-    LeakyRelu        compare, multiply                    2            0
-    ThresholdedRelu  compare                              1            0
-    Clip             max, min                             2            0
-    Affine           alpha * x + beta                     2            0
-    Softsign         x / (1 + |x|)                        3            0
-    HardSigmoid      max(0, min(1, alpha * x + beta))     4            0
-    HardSwish        x * HardSigmoid(x)                   5            0
-    Tanh             tanh(x)                              0            1
-    ScaledTanh       alpha * tanh(beta * x)               2            1
-    Sigmoid          1 / (1 + exp(-x))                    3            1
-    Silu, Swish      x * Sigmoid(x)                       4            1
-    QuickGelu        x * Sigmoid(alpha * x)               5            1
-    Elu              compare, alpha * (exp(x) - 1)        3            1
-    Softplus         log(1 + exp(x))                      1            2
-    Gelu             x * (1 + erf(x / sqrt(2))) / 2       4            1
-    FastGelu         Gelu with a tanh of a cubic          8            1
+The operators of these names are counted by it, and so are activations that others carry inside:
+fused convolutions, fused matrix products, recurrent cells, mixtures of experts. Each formula is
+that of the operator as ONNX defines it. Both sides of a choice are computed; choosing itself is
+no arithmetic.
 """
 
 from __future__ import annotations
@@ -28,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from graphopt.cost.operator import UnknownShapeError
+from graphopt.cost.quantity import Number
 
 
 class PerElement(NamedTuple):
@@ -41,30 +25,45 @@ class PerElement(NamedTuple):
     elementwise: int
     transcendentals: int
 
+    def with_steps(self, steps: int) -> PerElement:
+        """The same with so many arithmetic operations more."""
+        return PerElement(self.elementwise + steps, self.transcendentals)
 
+    def times(self, size: Number) -> tuple[Number, Number]:
+        """Elementwise operations and transcendentals of so many elements."""
+        return self.elementwise * size, self.transcendentals * size
+
+
+_NOTHING = PerElement(0, 0)
 _PER_ELEMENT = {
-    "": PerElement(0, 0),
-    "none": PerElement(0, 0),
-    "identity": PerElement(0, 0),
-    "relu": PerElement(1, 0),
-    "leakyrelu": PerElement(2, 0),
-    "thresholdedrelu": PerElement(1, 0),
-    "clip": PerElement(2, 0),
-    "affine": PerElement(2, 0),
-    "softsign": PerElement(3, 0),
-    "hardsigmoid": PerElement(4, 0),
-    "hardswish": PerElement(5, 0),
-    "tanh": PerElement(0, 1),
-    "scaledtanh": PerElement(2, 1),
-    "sigmoid": PerElement(3, 1),
-    "silu": PerElement(4, 1),
-    "swish": PerElement(4, 1),
-    "quickgelu": PerElement(5, 1),
-    "elu": PerElement(3, 1),
-    "softplus": PerElement(1, 2),
-    "gelu": PerElement(4, 1),
-    "fastgelu": PerElement(8, 1),
+    "Relu": PerElement(1, 0),  # max(x, 0)
+    "LeakyRelu": PerElement(2, 0),  # x < 0, alpha * x
+    "ThresholdedRelu": PerElement(1, 0),  # x > alpha
+    "Clip": PerElement(2, 0),  # min(max(x, low), high)
+    "Affine": PerElement(2, 0),  # alpha * x + beta
+    "Softsign": PerElement(3, 0),  # x / (1 + |x|)
+    "HardSigmoid": PerElement(4, 0),  # max(0, min(1, alpha * x + beta))
+    "HardSwish": PerElement(5, 0),  # x * HardSigmoid(x)
+    "Tanh": PerElement(0, 1),  # tanh(x)
+    "ScaledTanh": PerElement(2, 1),  # alpha * tanh(beta * x)
+    "Sigmoid": PerElement(3, 1),  # 1 / (1 + exp(-x))
+    "Silu": PerElement(4, 1),  # x * Sigmoid(x)
+    "Swish": PerElement(5, 1),  # x * Sigmoid(alpha * x)
+    "QuickGelu": PerElement(5, 1),  # x * Sigmoid(alpha * x)
+    "ScaledSiLU": PerElement(5, 1),  # Silu(alpha * x)
+    "Elu": PerElement(3, 1),  # x < 0, alpha * (exp(x) - 1)
+    "Selu": PerElement(4, 1),  # gamma * (x > 0, alpha * exp(x) - alpha)
+    "Celu": PerElement(6, 1),  # max(0, x) + min(0, alpha * (exp(x / alpha) - 1))
+    "Softplus": PerElement(1, 2),  # log(exp(x) + 1)
+    "ParametricSoftplus": PerElement(3, 2),  # alpha * log(exp(beta * x) + 1)
+    "Mish": PerElement(2, 3),  # x * tanh(Softplus(x))
+    "Gelu": PerElement(4, 1),  # 0.5 * x * (1 + erf(x / sqrt(2)))
+    "FastGelu": PerElement(8, 1),  # 0.5 * x * (1 + tanh(c * (x + 0.044715 * x * x * x)))
 }
+# Attributes spell them in any case, and have names of their own for doing nothing.
+_BY_SPELLING = {name.lower(): cost for name, cost in _PER_ELEMENT.items()} | dict.fromkeys(
+    ("", "none", "identity"), _NOTHING
+)
 
 
 def activation(name: str) -> PerElement:
@@ -73,7 +72,11 @@ def activation(name: str) -> PerElement:
     Raises:
         UnknownShapeError: nothing is known of that activation.
     """
-    found = _PER_ELEMENT.get(name.lower())
+    found = _BY_SPELLING.get(name.lower())
     if found is None:
         raise UnknownShapeError(f"nothing is known of the activation '{name}'")
     return found
+
+
+SIGMOID = activation("Sigmoid")
+"""Of one element; gates and scores have it inside without naming it."""

@@ -4,7 +4,7 @@ The scores are those of `attention_scores`. Beside them:
 
     biases        of query, key and value: 1 per element
     rotary        3 per rotated element of query and key
-    normalized q and k    RMS, 4n + 1 and 1 sqrt for each head of n elements
+    normalized q and k    RMSNormalization of each head
 
 Where a cache is a buffer of full length, whose used part is given as data, all of it counts
 unless the length is a constant; a note says so.
@@ -12,7 +12,7 @@ unless the length is a constant; a note says so.
 
 from __future__ import annotations
 
-from graphopt.cost.operator import Operator, Rule, UnknownShapeError, Work
+from graphopt.cost.operator import Operator, Rule, Work
 from graphopt.cost.quantity import Number, product
 from graphopt.cost.rules.attention_scores import (
     PADDING,
@@ -21,6 +21,7 @@ from graphopt.cost.rules.attention_scores import (
     combined,
     twice_visible_pairs,
 )
+from graphopt.cost.rules.formulas import normalized
 
 
 def attention(node: Operator) -> Work:
@@ -66,23 +67,6 @@ def flexible_attention(node: Operator) -> Work:
     return attend(batch * heads, queries, keys, width + value_width, note=note)
 
 
-def packed_multi_head_attention(node: Operator) -> Work:
-    """`PackedMultiHeadAttention`: query, key, value, bias, offsets (batch, S), bias of scores."""
-    query = node.input()
-    batch, queries = node.input(4).dims
-    heads = node.integer("num_heads", 1)
-    if len(query.dims) == 4:
-        widths, biased = 2 * query.dims[3], query.size
-    else:
-        widths = (query.dims[1] + node.input(2).dims[1]) // heads
-        biased = query.size + node.input(1).size + node.input(2).size
-    steps = 1 + node.has_input(6)
-    return combined(
-        Work(elementwise=biased if node.has_input(3) else 0),
-        attend(batch * heads, queries, queries, widths, steps=steps, note=PADDING),
-    )
-
-
 def multi_head_attention(node: Operator) -> Work:
     """`MultiHeadAttention`: query, key, value, bias, mask, bias of scores, past, its length."""
     return _multi_head(node, bias=3, mask=4, more=5, past=6, length=8)
@@ -107,49 +91,8 @@ def group_query_attention(node: Operator) -> Work:
         right=0 if causal else None,
         steps=1 + node.has_input(10),
         sink=sink,
-        normalized=node.has_input(14),
+        rms=node.has_input(14),
     )
-
-
-def sparse_attention(node: Operator) -> Work:
-    """`SparseAttention`: which blocks are seen is data, so the whole causal triangle counts."""
-    note = "counts all blocks that a causal mask leaves, seen or not"
-    return _grouped(node, past=3, total=7, rotary=9, left=None, right=0, note=note)
-
-
-def selected_attention(node: Operator) -> Work:
-    """`DynamicSparseAttention`: the keys that an index names, and a window of its own."""
-    heads, kept = node.integer("num_heads", 1), node.integer("kv_num_heads", 1)
-    batch, queries, columns = node.input().dims
-    size = columns // heads if node.has_input(1) else columns // (heads + 2 * kept)
-    keys = node.input(7).dims[1]
-    if node.text("attention_mode") == "local_plus_selected":
-        keys = keys + node.integer("local_window_size", 0)
-    per_token = batch * queries * (heads + kept)
-    rotated = 2 * node.input(11).dims[-1] if node.integer("do_rotary", 0) else 0
-    elementwise, roots = 3 * per_token * rotated, 0 * per_token
-    if node.has_input(14):
-        elementwise, roots = elementwise + per_token * (4 * size + 1), per_token
-    return combined(
-        Work(elementwise=elementwise, transcendentals=roots),
-        attend(
-            batch * heads,
-            queries,
-            keys,
-            2 * size,
-            sink=node.has_input(16) or node.integer("smooth_softmax", 0) == 1,
-            note="counts as many keys for each query as its index has room for",
-        ),
-    )
-
-
-def unknown_lengths(node: Operator) -> Work:
-    """`PagedAttention` and those that choose its keys: all that decides the work is data.
-
-    Raises:
-        UnknownShapeError: always.
-    """
-    raise UnknownShapeError(f"{node.op_type}: how long its sequences are is data")
 
 
 def _multi_head(node: Operator, *, bias: int, mask: int, more: int, past: int, length: int) -> Work:
@@ -207,7 +150,7 @@ def _grouped(
     right: int | None,
     steps: int = 1,
     sink: bool = False,
-    normalized: bool = False,
+    rms: bool = False,
     note: str = "",
 ) -> Work:
     """More heads for queries than for keys and values; query alone may hold all three."""
@@ -230,9 +173,9 @@ def _grouped(
     roots: Number = 0
     if node.integer("do_rotary", 0):
         elementwise = 3 * per_token * (2 * node.input(rotary).dims[-1])
-    if normalized:
-        elementwise = elementwise + per_token * (4 * size + 1)
-        roots = per_token
+    if rms:
+        more, roots = normalized(per_token * size, per_token, centred=False)
+        elementwise = elementwise + more
     twice = twice_visible_pairs(queries, keys, keys - queries, left=left, right=right)
     return combined(
         Work(elementwise=elementwise, transcendentals=roots),
@@ -261,14 +204,7 @@ _MICROSOFT = "com.microsoft"
 RULES = (
     Rule("", "Attention", attention),
     Rule("ai.onnx.preview", "FlexAttention", flexible_attention),
-    Rule(_MICROSOFT, "PackedMultiHeadAttention", packed_multi_head_attention),
     Rule(_MICROSOFT, "MultiHeadAttention", multi_head_attention),
     Rule(_MICROSOFT, "DecoderMaskedMultiHeadAttention", decoder_multi_head_attention),
     Rule(_MICROSOFT, "GroupQueryAttention", group_query_attention),
-    Rule(_MICROSOFT, "SparseAttention", sparse_attention),
-    Rule(_MICROSOFT, "DynamicSparseAttention", selected_attention),
-    Rule(_MICROSOFT, "PagedAttention", unknown_lengths),
-    Rule(_MICROSOFT, "SparsePagedAttention", unknown_lengths),
-    Rule(_MICROSOFT, "SparseAttentionIndexer", unknown_lengths),
-    Rule(_MICROSOFT, "PackedSparseAttentionIndexer", unknown_lengths),
 )

@@ -73,16 +73,6 @@ def quantized_convolution(node: Operator) -> Work:
     )
 
 
-def quantized_transposed_convolution(node: Operator) -> Work:
-    """`QLinearConvTranspose`: inputs as `QLinearConv`, weights as `ConvTranspose`."""
-    size = node.input().size
-    per_output = REQUANTIZATION + node.has_input(8)
-    return Work(
-        macs=size * _kernel(node, 3),
-        elementwise=size + node.output().size * per_output,
-    )
-
-
 def deformable_convolution(node: Operator) -> Work:
     """`DeformConv`: X, W, offset (N, groups * taps * n, OH, OW), B, mask."""
     data, weights, offset = node.input(), node.input(1), node.input(2)
@@ -102,31 +92,20 @@ def deformable_convolution(node: Operator) -> Work:
 
 def causal_convolution(node: Operator) -> Work:
     """`CausalConvWithState`: one kernel per channel over the past; input, weight, bias, state."""
-    return _causal(node, bias=2)
-
-
-def packed_causal_convolution(node: Operator) -> Work:
-    """`VarlenCausalConvWithState`: input, weight, sequence ends, bias, state."""
-    return _causal(node, bias=3)
-
-
-def _transposed(node: Operator, bias: int) -> Work:
-    output = node.output().size if node.has_input(bias) or node.text("activation") else 0
-    function = activation(node.text("activation"))
+    output = node.output().size
+    name = node.text("activation", "none")
+    function = activation("silu" if name == "swish" else name)  # two names of one function here
     return Work(
-        macs=node.input().size * _kernel(node, 1),
-        elementwise=output * (function.elementwise + node.has_input(bias)),
+        macs=output * _kernel(node, 1),
+        elementwise=output * (function.elementwise + node.has_input(2)),
         transcendentals=output * function.transcendentals,
     )
 
 
-def _causal(node: Operator, bias: int) -> Work:
-    output = node.output().size
-    function = activation(node.text("activation"))
+def _transposed(node: Operator, bias: int) -> Work:
     return Work(
-        macs=output * _kernel(node, 1),
-        elementwise=output * (function.elementwise + node.has_input(bias)),
-        transcendentals=output * function.transcendentals,
+        macs=node.input().size * _kernel(node, 1),
+        elementwise=node.output().size if node.has_input(bias) else 0,
     )
 
 
@@ -136,7 +115,6 @@ def _kernel(node: Operator, weights: int) -> Number:
 
 
 _MICROSOFT = "com.microsoft"
-_CHANNELS_LAST = "com.ms.internal.nhwc"
 
 RULES = (
     Rule("", "Conv", convolution),
@@ -146,9 +124,7 @@ RULES = (
     Rule("", "DeformConv", deformable_convolution),
     Rule("", "CausalConvWithState", causal_convolution),
     Rule(_MICROSOFT, "CausalConvWithState", causal_convolution),
-    Rule(_MICROSOFT, "VarlenCausalConvWithState", packed_causal_convolution),
     Rule(_MICROSOFT, "FusedConv", convolution),
-    Rule(_MICROSOFT, "NhwcConv", convolution),
     Rule(_MICROSOFT, "NhwcFusedConv", convolution),
     Rule(_MICROSOFT, "QLinearConv", quantized_convolution),
     Rule(
@@ -157,8 +133,4 @@ RULES = (
         transposed_convolution_with_dynamic_pads,
     ),
     Rule("com.microsoft.nchwc", "Conv", convolution),
-    Rule(_CHANNELS_LAST, "Conv", convolution),
-    Rule(_CHANNELS_LAST, "ConvTranspose", transposed_convolution),
-    Rule(_CHANNELS_LAST, "QLinearConv", quantized_convolution),
-    Rule(_CHANNELS_LAST, "QLinearConvTranspose", quantized_transposed_convolution),
 )

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from graphopt.cost.operator import Operator, Rule, UnknownShapeError, Work
-from graphopt.cost.quantity import Number, minimum, product, total
+from graphopt.cost.quantity import Number, maximum, minimum, product, total
 from graphopt.cost.rules.formulas import combining
 
 _MOST = 6
@@ -84,6 +84,9 @@ def _sizes(operands: list[list[str]], dims: list[tuple[Number, ...]]) -> dict[st
             known = sizes.get(index, 1)
             if known == 1 or (isinstance(size, int) and size != 1):
                 sizes[index] = size
+            elif size != 1:
+                # Equal, or one of them is 1 when it comes to it.
+                sizes[index] = maximum(known, size)
     return sizes
 
 

@@ -10,27 +10,11 @@ of a choice are computed; choosing, converting a type and remembering are no ari
     Exp, Log, Sqrt, Erf, trigonometric and hyperbolic functions                     0; 1
     Pow                          0; 1          by the known exponent 2 or 3         1 or 2
     Clip                         1 per bound   IsInf: x = inf or x = -inf           3
-    Relu                         max(x, 0)                                          1
-    LeakyRelu, PRelu             x < 0, slope * x                                   2
-    ThresholdedRelu              x > threshold                                      1
-    Elu                          x < 0, alpha * (exp(x) - 1)                        3; 1
-    Selu                         gamma * (x > 0, alpha * exp(x) - alpha)            4; 1
-    Celu                         max(0, x) + min(0, alpha * (exp(x/alpha) - 1))     6; 1
-    Sigmoid                      1 / (1 + exp(-x))                                  3; 1
-    HardSigmoid                  max(0, min(1, alpha * x + beta))                   4
-    HardSwish                    x * HardSigmoid(x)                                 5
-    Swish, QuickGelu             x * sigmoid(alpha * x)                             5; 1
-    SwiGLU                       Swish(a) * b                                       6; 1
-    Mish                         x * tanh(log(1 + exp(x)))                          2; 3
-    Softplus                     log(exp(x) + 1)                                    1; 2
-    Softsign                     x / (1 + |x|)                                      3
+    Relu, Sigmoid, Gelu, ...     as `activation` has it
+    PRelu                        x < 0, slope * x                                   2
     Shrink                       x < -lambd, x + bias, x > lambd, x - bias          4
-    Gelu                         0.5 * x * (1 + erf(x / sqrt(2)))                   4; 1
-    Gelu by tanh, FastGelu       0.5 * x * (1 + tanh(c * (x + 0.044715 * x*x*x)))   8; 1
+    SwiGLU                       Swish(a) * b                                       6; 1
     BiasGelu                     Gelu(x + bias)                                     5; 1
-    BiasSplitGelu                (x1 + b1) * Gelu(x2 + b2)                          7; 1
-    ScaledSiLU                   z = scale * x, z * sigmoid(z)                      5; 1
-    ComplexMul                   6 per complex number, which is two elements        3
     GatedAdd                     x + y * gate                                       2
 
 Dropout is the identity at inference. Where, Cast and the like move data.
@@ -38,45 +22,36 @@ Dropout is the identity at inference. Where, Cast and the like move data.
 
 from __future__ import annotations
 
-from graphopt.cost.operator import MOVE, VIEW, Operator, Rule, Work
-from graphopt.cost.rules.formulas import SIGMOID, Count, fixed, is_given
+from graphopt.cost.operator import MOVE, Operator, Rule, Work
+from graphopt.cost.rules.activation import SIGMOID, activation
+from graphopt.cost.rules.formulas import Count, fixed, is_given
 
 _UNARY = {
-    (1, 0): "Abs Neg Reciprocal Floor Ceil Round Not BitwiseNot IsNaN Relu ThresholdedRelu",
-    (2, 0): "Sign LeakyRelu",
-    (3, 0): "Softsign",
-    (4, 0): "HardSigmoid Shrink",
-    (5, 0): "HardSwish",
-    (0, 1): "Exp Log Sqrt Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh",
-    (3, 1): "Elu Sigmoid",
-    (4, 1): "Selu",
-    (5, 1): "Swish",
-    (6, 1): "Celu",
-    (1, 2): "Softplus",
-    (2, 3): "Mish",
+    (1, 0): "Abs Neg Reciprocal Floor Ceil Round Not BitwiseNot IsNaN",
+    (2, 0): "Sign",
+    (4, 0): "Shrink",
+    (0, 1): "Exp Log Sqrt Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh",
 }
 _BINARY = {
     (1, 0): "Add Sub Mul Div Mod And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual "
     "BitShift BitwiseAnd BitwiseOr BitwiseXor",
     (2, 0): "PRelu",
-    (6, 1): "SwiGLU",
+    activation("Swish").with_steps(1): "SwiGLU",
 }
-# Operators of opset 1 that ONNX dropped and ONNX Runtime still runs: Affine and ImageScaler are
-# x * scale + bias, ScaledTanh is alpha * tanh(beta * x), ParametricSoftplus is
-# alpha * log(exp(beta * x) + 1).
+# Operators of opset 1 that ONNX dropped and ONNX Runtime still runs: ImageScaler is
+# x * scale + bias, by channels.
 _DROPPED = {
     (1, 0): "Scale",
-    (2, 0): "Affine ImageScaler",
-    (2, 1): "ScaledTanh",
-    (3, 2): "ParametricSoftplus",
+    (2, 0): "ImageScaler",
 }
 _MICROSOFT = {
     (2, 0): "GatedAdd",
-    (3, 0): "ComplexMul ComplexMulConj",
-    (4, 1): "Gelu",
-    (5, 1): "BiasGelu QuickGelu ScaledSiLU",
-    (7, 1): "BiasSplitGelu",
+    activation("Gelu").with_steps(1): "BiasGelu",
 }
+_ACTIVATIONS = (
+    "Relu LeakyRelu ThresholdedRelu Softsign HardSigmoid HardSwish Tanh Sigmoid Elu Selu Celu "
+    "Swish Softplus Mish Affine ScaledTanh ParametricSoftplus"
+)
 
 
 def _per_element(elementwise: int, transcendentals: int) -> Count:
@@ -85,6 +60,12 @@ def _per_element(elementwise: int, transcendentals: int) -> Count:
         return Work(elementwise=elementwise * size, transcendentals=transcendentals * size)
 
     return count
+
+
+def _activations(domain: str, op_types: str) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(domain, op_type, _per_element(*activation(op_type))) for op_type in op_types.split()
+    )
 
 
 def _rules(domain: str, table: dict[tuple[int, int], str]) -> tuple[Rule, ...]:
@@ -102,11 +83,11 @@ def variadic(node: Operator) -> Work:
 
 
 def power(node: Operator) -> Work:
-    """One transcendental per element; a known exponent 2 or 3 is one or two multiplications."""
+    """One transcendental per element; by a known 2 or 3 alone, one or two multiplications."""
     size = node.output().size
-    exponent = node.input(1).elements
-    if exponent in ((2,), (3,)):
-        return Work(elementwise=(1 if exponent == (2,) else 2) * size)
+    exponents = set(node.input(1).elements or ())
+    if exponents in ({2}, {3}):
+        return Work(elementwise=(1 if exponents == {2} else 2) * size)
     return Work(transcendentals=size)
 
 
@@ -127,12 +108,13 @@ def is_infinite(node: Operator) -> Work:
 
 def gelu(node: Operator) -> Work:
     """ONNX's Gelu: by erf, or by tanh where `approximate` says so."""
-    return _per_element(8 if node.text("approximate", "none") == "tanh" else 4, 1)(node)
+    by_tanh = node.text("approximate", "none") == "tanh"
+    return _per_element(*activation("FastGelu" if by_tanh else "Gelu"))(node)
 
 
 def fast_gelu(node: Operator) -> Work:
     """Gelu by tanh, of x + bias where there is a bias."""
-    return _per_element(8 + node.has_input(1), 1)(node)
+    return _per_element(*activation("FastGelu").with_steps(node.has_input(1)))(node)
 
 
 def convert_like(node: Operator) -> Work:
@@ -141,28 +123,20 @@ def convert_like(node: Operator) -> Work:
 
 
 def dropout(node: Operator) -> Work:
-    """The identity; a mask is written where somebody wants it."""
-    return Work(reads=0, writes=node.output(1).bytes) if node.has_output(1) else VIEW
-
-
-def bias_dropout(node: Operator) -> Work:
-    """The bias is added, and the residual where there is one."""
-    return Work(elementwise=(1 + node.has_input(2)) * node.output().size)
-
-
-def bias_add(node: Operator) -> Work:
-    """The bias is added, and what is skipped where there is some."""
-    return Work(elementwise=(1 + node.has_input(2)) * node.output().size)
+    """The identity, as at inference; a mask is written where somebody wants it."""
+    training = node.input(2).elements if node.has_input(2) else (0,)
+    note = "" if training == (0,) else "counted as at inference, where it does nothing"
+    written = node.output(1).bytes if node.has_output(1) else 0
+    return Work(reads=0, writes=written, note=note)
 
 
 def linear_attention_gate(node: Operator) -> Work:
     """Decay: scale * Softplus(a + bias), 3; 2. Sigmoid(b) where it is wanted."""
-    size = node.output().size
-    gates = node.output(1).size if node.has_output(1) else 0
-    return Work(
-        elementwise=3 * size + SIGMOID[0] * gates,
-        transcendentals=2 * size + SIGMOID[1] * gates,
-    )
+    steps, functions = activation("Softplus").with_steps(2).times(node.output().size)
+    if node.has_output(1):
+        more, exponentials = SIGMOID.times(node.output(1).size)
+        steps, functions = steps + more, functions + exponentials
+    return Work(elementwise=steps, transcendentals=functions)
 
 
 RULES = (
@@ -170,6 +144,8 @@ RULES = (
     *_rules("", _BINARY),
     *_rules("", _DROPPED),
     *_rules("com.microsoft", _MICROSOFT),
+    *_activations("", _ACTIVATIONS),
+    *_activations("com.microsoft", "Gelu QuickGelu ScaledSiLU"),
     *fixed("", MOVE, "Where Cast"),
     *(Rule("", op_type, variadic) for op_type in ("Sum", "Max", "Min", "Mean")),
     Rule("", "CastLike", convert_like),
@@ -179,9 +155,5 @@ RULES = (
     Rule("", "Gelu", gelu),
     Rule("", "Dropout", dropout),
     Rule("com.microsoft", "FastGelu", fast_gelu),
-    Rule("com.microsoft", "BiasAdd", bias_add),
-    Rule("com.microsoft", "BiasDropout", bias_dropout),
-    Rule("com.microsoft", "BitmaskBiasDropout", bias_dropout),
-    Rule("com.microsoft", "BitmaskDropout", dropout),
     Rule("com.microsoft", "LinearAttentionGate", linear_attention_gate),
 )

@@ -1,9 +1,12 @@
 """Formulas that several families share; none of them is a rule.
 
 to one, of n elements        n - 1 (additions, comparisons, ...)
-sigmoid(x)                   1 / (1 + exp(-x)): 3, and 1 exp
 softmax of a row of n        n - 1 comparisons, n subtractions, n exp, n - 1 additions,
                              n divisions: 4n - 2, and n exp
+normalized row of n          by its RMS: square, mean, + epsilon, sqrt, divide: 3n + 1, and 1 sqrt;
+                             by mean and deviation: mean, x - mean, square, mean, + epsilon, sqrt,
+                             1 / that, times that: 5n + 2, and 1 sqrt;
+                             n each for a scale and a shift
 """
 
 from __future__ import annotations
@@ -16,9 +19,6 @@ from graphopt.cost.operator import Operator, Rule, Tensor, UnknownShapeError, Wo
 from graphopt.cost.quantity import Number, maximum, minimum, product
 
 Count = Callable[[Operator], Work]
-
-SIGMOID = (3, 1)
-"""Elementwise operations and transcendentals of one sigmoid."""
 
 
 def combining(size_in: Number, size_out: Number) -> Number:
@@ -34,6 +34,22 @@ def softmax(rows: Number, length: Number) -> tuple[Number, Number]:
     """Elementwise operations and transcendentals of `rows` softmaxes over `length` elements."""
     size = rows * length
     return 2 * combining(size, rows) + 2 * size, size
+
+
+def normalized(
+    size: Number, rows: Number, *, centred: bool, scale: bool = True, shift: bool = False
+) -> tuple[Number, Number]:
+    """Elementwise operations and transcendentals of `size` elements, normalized in `rows` rows.
+
+    Args:
+        size: how many elements there are in all rows together.
+        rows: how many rows.
+        centred: whether the mean is taken off; otherwise a row is divided by its RMS.
+        scale: whether each element is multiplied afterwards by a factor of its own.
+        shift: whether something is added to each element afterwards.
+    """
+    each, per_row = (5, 2) if centred else (3, 1)
+    return (each + scale + shift) * size + per_row * rows, rows
 
 
 def split_at(dims: Sequence[Number], axes: Iterable[int]) -> tuple[Number, Number]:

@@ -7,7 +7,6 @@
     Bernoulli                         u < p                                   1
     Multinomial                       per row of C: exp and running sum, C - 1 additions;
                                       per sample: a search for u, C comparisons
-    RelativePositionBias              a bucket for each pair of positions is a table; moved
 
 What the generator does to draw u or z is not counted.
 """
@@ -15,7 +14,7 @@ What the generator does to draw u or z is not counted.
 from __future__ import annotations
 
 from graphopt.cost.operator import Operator, Rule, Work
-from graphopt.cost.rules.formulas import bytes_of, combining, fixed
+from graphopt.cost.rules.formulas import combining, fixed
 
 _DRAWS = "the generator of random numbers itself is not counted"
 
@@ -46,13 +45,8 @@ def multinomial(node: Operator) -> Work:
     )
 
 
-def relative_position_bias(node: Operator) -> Work:
-    """One number of the table per head and pair of positions."""
-    return Work(reads=bytes_of(node.input(), node.output().size))
-
-
 RULES = (
-    *fixed("", Work(reads=0), "ConstantOfShape EyeLike GivenTensorFill"),
+    *fixed("", Work(reads=0), "ConstantOfShape EyeLike"),
     Rule("", "Range", arithmetic_progression),
     Rule("com.microsoft", "Range", arithmetic_progression),
     *(
@@ -61,5 +55,4 @@ RULES = (
     ),
     Rule("", "Bernoulli", bernoulli),
     Rule("", "Multinomial", multinomial),
-    Rule("com.microsoft", "RelativePositionBias", relative_position_bias),
 )

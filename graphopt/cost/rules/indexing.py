@@ -17,7 +17,7 @@ axes or a depth are not counted.
 from __future__ import annotations
 
 from graphopt.cost.operator import MOVE, Operator, Rule, Work
-from graphopt.cost.rules.formulas import bytes_of, fixed
+from graphopt.cost.rules.formulas import fixed
 
 
 def slicing(node: Operator) -> Work:
@@ -57,11 +57,6 @@ def overlap_add(node: Operator) -> Work:
     return Work(elementwise=columns.size, reads=columns.bytes)
 
 
-def embedding(node: Operator) -> Work:
-    """Rows of a table."""
-    return Work(reads=node.input(1).bytes + bytes_of(node.input(), node.output().size))
-
-
 RULES = (
     *(Rule("", op_type, slicing) for op_type in ("Slice", "DynamicSlice")),
     *(Rule("", op_type, gather) for op_type in ("Gather", "GatherElements", "GatherND")),
@@ -72,5 +67,4 @@ RULES = (
     Rule("", "NonZero", non_zero),
     Rule("", "Col2Im", overlap_add),
     Rule("com.microsoft", "GatherND", gather),
-    Rule("com.microsoft", "TorchEmbedding", embedding),
 )

@@ -14,7 +14,8 @@ For N rows of F features:
                       pair of classes an addition and a vote
     Scaler            (x - offset) * scale                      2 per element
     Binarizer, Imputer    one comparison                        1
-    Normalizer        MAX, L1: n - 1 and n divisions; L2: n squares more, and 1 root per row
+    Normalizer        MAX: n - 1 and n divisions; L1: n magnitudes more; L2: n squares more, and
+                      1 root per row
 
     post_transform    LOGISTIC 3; 1 per score     SOFTMAX as Softmax     PROBIT 0; 1
 """
@@ -26,7 +27,8 @@ from collections.abc import Mapping
 
 from graphopt.cost.operator import MOVE, VIEW, Operator, Rule, Work
 from graphopt.cost.quantity import Number, product
-from graphopt.cost.rules.formulas import SIGMOID, bytes_of, combining, fixed, softmax
+from graphopt.cost.rules.activation import SIGMOID
+from graphopt.cost.rules.formulas import bytes_of, combining, fixed, softmax
 
 _ML = "ai.onnx.ml"
 _DEEPEST = "each tree counted to its deepest leaf: the way that is taken depends on the data"
@@ -43,7 +45,7 @@ def _scored(node: Operator, rows: Number, scores: Number) -> tuple[Number, Numbe
     else:
         transform = node.text("post_transform", "NONE")
     if transform == "LOGISTIC":
-        return SIGMOID[0] * rows * scores, SIGMOID[1] * rows * scores
+        return SIGMOID.times(rows * scores)
     if transform in ("SOFTMAX", "SOFTMAX_ZERO"):
         return softmax(rows, scores)
     return 0, (rows * scores if transform == "PROBIT" else 0)
@@ -209,13 +211,13 @@ def support_vector_classifier(node: Operator) -> Work:
 
 
 def normalizer(node: Operator) -> Work:
-    """Each row divided by its maximum, its sum, or its length."""
+    """Each row divided by its maximum, the sum of its magnitudes, or its length."""
     rows, features = _rows(node)
     size = rows * features
-    length = node.text("norm", "MAX") == "L2"
+    norm = node.text("norm", "MAX")
     return Work(
-        elementwise=size + combining(size, rows) + (size if length else 0),
-        transcendentals=rows if length else 0,
+        elementwise=size + combining(size, rows) + (0 if norm == "MAX" else size),
+        transcendentals=rows if norm == "L2" else 0,
     )
 
 

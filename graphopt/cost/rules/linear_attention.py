@@ -14,7 +14,7 @@ tokens at once do other work for the same result.
 from __future__ import annotations
 
 from graphopt.cost.operator import Operator, Rule, Work
-from graphopt.cost.quantity import Number, product
+from graphopt.cost.quantity import Number
 
 
 def linear_attention(node: Operator) -> Work:
@@ -30,39 +30,6 @@ def linear_attention(node: Operator) -> Work:
         value_size=node.input(2).dims[2] // kept,
         decays=node.input(4).size if node.has_input(4) else 0,
     )
-
-
-def gated_delta_net(node: Operator) -> Work:
-    """`GatedDeltaNet`: query, key, value by token and head, their packing, decay, beta, state."""
-    tokens = product(node.output().dims[:-2])
-    heads, value_size = node.output().dims[-2:]
-    if node.has_input(1):
-        key_heads, key_size = node.input(1).dims[-2:]
-        kept = node.input(2).dims[-2]
-    else:
-        kept, key_size = node.input(6).dims[1], node.input(6).dims[3]
-        key_heads = (node.input().dims[-1] - kept * value_size) // (2 * key_size)
-    decays = node.input(4).size if node.has_input(4) else 0
-    work = _recurrence(
-        node,
-        tokens=tokens,
-        heads=heads,
-        kept=kept,
-        key_size=key_size,
-        value_size=value_size,
-        decays=decays,
-    )
-    elementwise, transcendentals = work.elementwise, work.transcendentals
-    if node.integer("qk_l2_norm", 0):  # squares, their sum, its root, a division each
-        vectors = 2 * tokens * key_heads
-        elementwise = elementwise + vectors * (3 * key_size - 1)
-        transcendentals = transcendentals + vectors
-    if node.text("gate_activation", "none") == "qwen":  # -exp(a) * softplus(g + bias)
-        elementwise, transcendentals = elementwise + 3 * decays, transcendentals + 2 * decays
-    if node.text("beta_activation", "none") == "sigmoid":
-        rates = node.input(5).size
-        elementwise, transcendentals = elementwise + 3 * rates, transcendentals + rates
-    return Work(work.macs, elementwise, transcendentals)
 
 
 def _recurrence(
@@ -88,5 +55,4 @@ def _recurrence(
 RULES = (
     Rule("", "LinearAttention", linear_attention),
     Rule("com.microsoft", "LinearAttention", linear_attention),
-    Rule("com.microsoft", "GatedDeltaNet", gated_delta_net),
 )

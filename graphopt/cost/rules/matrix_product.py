@@ -5,8 +5,9 @@
     Gemm    A (M, K), B (K, N)  M * K * N                 alpha: M * N, beta: size of C, C: M * N
     Det     (.., n, n)        (n - 1) n (2n - 1) / 6      by elimination: n (n - 1) / 2 divisions
                                                           and comparisons, n - 1 products
-    Inverse (.., n, n)        n ** 3                      none: Gauss-Jordan, its divisions are
-                                                          among the n ** 3
+    Inverse (.., n, n)        n * (n - 1) ** 2            by elimination in place: n times a
+                                                          reciprocal and 2 (n - 1) products,
+                                                          n (n - 1) / 2 comparisons
     CDist   (M, N), (K, N)    M * K * N                   M * K * N subtractions, M * K roots
 
 The left operand's zero point is taken off each of its elements once (1); the right operand's is
@@ -79,26 +80,14 @@ def fused_matrix_product(node: Operator) -> Work:
     )
 
 
-def sparse_matrix_product(node: Operator) -> Work:
-    """`SparseToDenseMatMul`: how many elements of A are stored is not in its shape."""
-    output = node.output().size
-    return Work(
-        macs=output * _inner(node),
-        elementwise=output * _scaled(node, "alpha"),
-        note="counts all of the sparse matrix, zeros included",
-    )
-
-
 def general_matrix_product(node: Operator) -> Work:
-    """`Gemm`, `FusedGemm`, `GemmFloat8`: activation(alpha * A * B + beta * C)."""
+    """`Gemm`, `FusedGemm`: activation(alpha * A * B + beta * C)."""
     output = node.output().size
     steps = _scaled(node, "alpha")
     elementwise: Number = 0
     if node.has_input(2):
         steps += 1
         elementwise = node.input(2).size * _scaled(node, "beta")
-    # GemmFloat8: the product of both scales on the sums, and the output's scale.
-    steps += node.has_input(3) + node.has_input(5)
     function = activation(node.text("activation"))
     return Work(
         macs=output * _gemm_inner(node, 0),
@@ -117,24 +106,6 @@ def quantized_general_matrix_product(node: Operator) -> Work:
     )
 
 
-def ordered_matrix_product(node: Operator) -> Work:
-    """`QOrderedMatMul`: symmetric int8; scale, round, bound twice, bias, beta * C."""
-    output = node.output().size
-    per_output = 4 + node.has_input(5) + 2 * node.has_input(6)
-    return Work(macs=output * node.input().dims[-1], elementwise=output * per_output)
-
-
-def matrix_product_fast_gelu(node: Operator) -> Work:
-    """`GemmFastGelu`: FastGelu(X * W + bias)."""
-    output = node.output().size
-    function = activation("FastGelu")
-    return Work(
-        macs=output * _contracted(node, 0, 1),
-        elementwise=output * (function.elementwise + node.has_input(2)),
-        transcendentals=output * function.transcendentals,
-    )
-
-
 def packed_matrix_product(node: Operator) -> Work:
     """`MatMulNBits`: weights of a few bits in blocks, with scales and zero points; bias."""
     bias = node.output().size if node.has_input(5) else 0
@@ -144,24 +115,6 @@ def packed_matrix_product(node: Operator) -> Work:
 def normal_float_matrix_product(node: Operator) -> Work:
     """`MatMulBnb4`: weights out of a table of 16 floats, times the block's scale."""
     return _with_packed_weights(node, decoding=1)
-
-
-def block_float_matrix_product(node: Operator) -> Work:
-    """`MatMulFpQ4`: 4-bit weights; only `blk_quant_type` 1 has zero points."""
-    return _with_packed_weights(node, decoding=1 + (node.integer("blk_quant_type", 1) == 1))
-
-
-def float8_matrix_product(node: Operator) -> Work:
-    """`MatMulBlockQuantizedFp8Weight`: A is rounded to 8 bits too where it has a scale."""
-    bias = node.output().size if node.has_input(4) else 0
-    rounded = 3 * node.input().size if node.has_input(3) else 0
-    return _with_packed_weights(node, decoding=1, more=bias + rounded)
-
-
-def float4_matrix_product(node: Operator) -> Work:
-    """`MatMulBlockQuantizedFp4Weight`: two scales for each weight."""
-    bias = node.output().size if node.has_input(5) else 0
-    return _with_packed_weights(node, decoding=2, more=bias)
 
 
 def determinant(node: Operator) -> Work:
@@ -176,10 +129,13 @@ def determinant(node: Operator) -> Work:
 
 
 def inverse(node: Operator) -> Work:
-    """`Inverse`: Gauss-Jordan elimination."""
+    """`Inverse`: Gauss-Jordan elimination in place, with pivots."""
+    n = node.input().dims[-1]
+    count = product(node.input().dims[:-2])
     return Work(
-        macs=node.input().size * node.input().dims[-1],
-        note="n ** 3 multiply-accumulates by Gauss-Jordan elimination",
+        macs=count * n * (n - 1) * (n - 1),
+        elementwise=count * (n * (2 * n - 1) + n * (n - 1) // 2),
+        note="by Gauss-Jordan elimination with pivots",
     )
 
 
@@ -237,18 +193,10 @@ RULES = (
     Rule(_MICROSOFT, "DynamicQuantizeMatMul", dynamically_quantized_matrix_product),
     Rule(_MICROSOFT, "FusedMatMul", fused_matrix_product),
     Rule(_MICROSOFT, "TransposeMatMul", fused_matrix_product),
-    Rule(_MICROSOFT, "FusedMatMulActivation", fused_matrix_product),
-    Rule(_MICROSOFT, "SparseToDenseMatMul", sparse_matrix_product),
     Rule(_MICROSOFT, "FusedGemm", general_matrix_product),
-    Rule(_MICROSOFT, "GemmFloat8", general_matrix_product),
     Rule(_MICROSOFT, "QGemm", quantized_general_matrix_product),
-    Rule(_MICROSOFT, "QOrderedMatMul", ordered_matrix_product),
-    Rule(_MICROSOFT, "GemmFastGelu", matrix_product_fast_gelu),
     Rule(_MICROSOFT, "MatMulNBits", packed_matrix_product),
     Rule(_MICROSOFT, "MatMulBnb4", normal_float_matrix_product),
-    Rule(_MICROSOFT, "MatMulFpQ4", block_float_matrix_product),
-    Rule(_MICROSOFT, "MatMulBlockQuantizedFp8Weight", float8_matrix_product),
-    Rule(_MICROSOFT, "MatMulBlockQuantizedFp4Weight", float4_matrix_product),
     Rule(_MICROSOFT, "Inverse", inverse),
     Rule(_MICROSOFT, "CDist", pairwise_distances),
 )

@@ -16,8 +16,6 @@ from graphopt.cost.operator import MOVE, VIEW, Operator, Rule, Work
 from graphopt.cost.quantity import total
 from graphopt.cost.rules.formulas import fixed, overlap_bytes
 
-_NHWC = "com.ms.internal.nhwc"
-
 
 def split(node: Operator) -> Work:
     """All of the outputs that somebody wants, read and written."""
@@ -66,9 +64,8 @@ RULES = (
     *fixed("", MOVE, "Concat Transpose DepthToSpace SpaceToDepth ReverseSequence Trilu"),
     *fixed("", MOVE, "MemcpyFromHost MemcpyToHost"),
     *fixed("com.microsoft", VIEW, "ExpandDims"),
-    *fixed("com.microsoft", MOVE, "Trilu UnfoldTensor RemovePadding RestorePadding SampleOp"),
+    *fixed("com.microsoft", MOVE, "Trilu UnfoldTensor SampleOp"),
     *fixed("com.microsoft.nchwc", MOVE, "ReorderInput ReorderOutput"),
-    *fixed(_NHWC, MOVE, "DepthToSpace SpaceToDepth"),
     *(Rule("", op_type, repeat) for op_type in ("Expand", "Tile")),
     *(Rule("", op_type, crop_or_pad) for op_type in ("Pad", "CenterCropPad", "Crop")),
     Rule("com.microsoft", "Pad", crop_or_pad),

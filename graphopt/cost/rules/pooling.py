@@ -8,10 +8,12 @@ Per output element, over a window of k places (padded ones included):
     LpPool, p = 2                k squares, k - 1 additions; 1 square root
     LpPool, p > 2                k absolute values, k - 1 additions; k powers and 1 root
 
-A global pool is the same with k the whole map. RoiAlign with sampling_ratio s has s*s samples
-per output element, each interpolated between four places: 9 (three times a * u + b * v), then
-s*s - 1 additions and a division, or s*s - 1 comparisons; where the places lie is the same for
-all channels and not counted.
+A global pool is the same with k the whole map.
+
+RoiAlign with sampling_ratio s has s*s samples per output element, each of four neighbours with
+a weight each: 4*s*s products. The mean adds them all up and divides: 8*s*s. With mode max
+nothing is added, the largest of the products counts: 8*s*s - 1. Where the places lie and their
+weights are the same for all channels and not counted.
 
 Which bytes overlapping windows share is not looked at: each input is read once.
 """
@@ -22,9 +24,8 @@ import math
 
 from graphopt.cost.operator import MOVE, Operator, Rule, UnknownShapeError, Work
 from graphopt.cost.quantity import Number
-from graphopt.cost.rules.formulas import combining
+from graphopt.cost.rules.formulas import combining, fixed
 
-_NHWC = "com.ms.internal.nhwc"
 _NCHWC = "com.microsoft.nchwc"
 
 
@@ -38,11 +39,6 @@ def _window(node: Operator) -> int:
 def max_pool(node: Operator) -> Work:
     """The largest of each window."""
     return Work(elementwise=(_window(node) - 1) * node.output().size)
-
-
-def masked_max_pool(node: Operator) -> Work:
-    """The largest of each window among places that the mask leaves."""
-    return Work(elementwise=(2 * _window(node) - 1) * node.output().size)
 
 
 def average_pool(node: Operator) -> Work:
@@ -92,12 +88,15 @@ def max_roi_pool(node: Operator) -> Work:
 
 
 def roi_align(node: Operator) -> Work:
-    """The mean, or the largest, of interpolated samples in each cell of each region."""
+    """The mean of interpolated samples in each cell, or the largest weighted neighbour.
+
+    Source: the operator's own definition, and its reference implementation in ONNX.
+    """
     ratio = node.integer("sampling_ratio", 0)
     samples = max(1, ratio) ** 2
     mean = node.text("mode", "avg") == "avg"
     return Work(
-        elementwise=(9 * samples + samples - 1 + mean) * node.output().size,
+        elementwise=(8 * samples - 1 + mean) * node.output().size,
         note=""
         if ratio > 0
         else "counted with one sample per cell: how many it takes depends on the regions",
@@ -105,15 +104,14 @@ def roi_align(node: Operator) -> Work:
 
 
 RULES = (
-    *(Rule(domain, "MaxPool", max_pool) for domain in ("", _NHWC, _NCHWC)),
-    *(Rule(domain, "AveragePool", average_pool) for domain in ("", _NHWC, _NCHWC)),
-    *(Rule(domain, "GlobalMaxPool", global_max_pool) for domain in ("", _NHWC, _NCHWC)),
-    *(Rule(domain, "GlobalAveragePool", global_average_pool) for domain in ("", _NHWC, _NCHWC)),
-    *(Rule(domain, "LpPool", lp_pool) for domain in ("", _NHWC)),
-    *(Rule(domain, "GlobalLpPool", global_lp_pool) for domain in ("", _NHWC)),
-    *(Rule(domain, "MaxUnpool", lambda node: MOVE) for domain in ("", _NHWC)),
+    *(Rule(domain, "MaxPool", max_pool) for domain in ("", _NCHWC)),
+    *(Rule(domain, "AveragePool", average_pool) for domain in ("", _NCHWC)),
+    *(Rule(domain, "GlobalMaxPool", global_max_pool) for domain in ("", _NCHWC)),
+    *(Rule(domain, "GlobalAveragePool", global_average_pool) for domain in ("", _NCHWC)),
+    Rule("", "LpPool", lp_pool),
+    Rule("", "GlobalLpPool", global_lp_pool),
+    *fixed("", MOVE, "MaxUnpool"),
     Rule("", "MaxRoiPool", max_roi_pool),
     Rule("", "RoiAlign", roi_align),
     Rule("com.microsoft", "NhwcMaxPool", max_pool),
-    Rule("com.microsoft", "MaxpoolWithMask", masked_max_pool),
 )

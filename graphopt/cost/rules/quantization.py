@@ -6,7 +6,6 @@
     DynamicQuantizeLinear   n elements: n - 1 comparisons each for minimum and maximum,
                             9 for scale and zero point, then 5n                        7n + 7
     QLinear...              its inputs dequantized, the operator itself, its output quantized
-    MulInteger              the zero points off both inputs, then a product
 
     where scale = (max(0, max(x)) - min(0, min(x))) / 255 and
     zero point = bounded(round(0 - min / scale)) take 2 + 2 and 2 + 3 operations.
@@ -20,7 +19,7 @@ from __future__ import annotations
 from graphopt.cost.operator import Operator, Rule, Tensor, Work
 from graphopt.cost.quantity import Number, product, total
 from graphopt.cost.rules.activation import activation
-from graphopt.cost.rules.formulas import bytes_of, combining, softmax, split_at
+from graphopt.cost.rules.formulas import bytes_of, combining, normalized, softmax, split_at
 
 REQUANTIZATION = 5
 """Per element: scale, round, add a zero point, bound from both sides."""
@@ -46,29 +45,6 @@ def dynamic_quantize(node: Operator) -> Work:
     return Work(elementwise=dynamic_range_steps(node.input().size))
 
 
-def block_floating_quantize(node: Operator) -> Work:
-    """`QuantizeBFP`: the magnitudes' maximum per block, then divide, round, bound twice."""
-    return Work(
-        elementwise=6 * node.input().size,
-        note="6 operations an element: the share of a block's exponent is not worked out",
-    )
-
-
-def block_floating_dequantize(node: Operator) -> Work:
-    """`DequantizeBFP`: a mantissa times its block's power of two."""
-    return Work(elementwise=node.output().size)
-
-
-def quantize_with_order(node: Operator) -> Work:
-    """`QuantizeWithOrder`: without a zero point."""
-    return Work(elementwise=4 * node.output().size)
-
-
-def dequantize_with_order(node: Operator) -> Work:
-    """`DequantizeWithOrder`: without a zero point."""
-    return Work(elementwise=node.output().size)
-
-
 def quantized_binary(node: Operator) -> Work:
     """`QLinearAdd`, `QLinearMul`: A, B and C, each with scale and zero point."""
     steps = 1 + _quantized(node, 7)
@@ -87,38 +63,18 @@ def quantized_leaky_relu(node: Operator) -> Work:
     return _quantized_function(node, "LeakyRelu")
 
 
-def ordered_gelu(node: Operator) -> Work:
-    """`QOrderedGelu`: X, its scale, the output's scale; no zero points."""
-    size = node.output().size
-    function = activation("Gelu")
-    return Work(
-        elementwise=size * (1 + function.elementwise + 4),
-        transcendentals=size * function.transcendentals,
-    )
-
-
-def ordered_layer_normalization(node: Operator) -> Work:
-    """`QOrderedLayerNormalization`: X, its scale, scale, bias, the output's scale."""
-    dims = node.input().dims
-    rows, length = split_at(dims, range(node.integer("axis", -1) % len(dims), len(dims)))
-    biased = node.has_input(3)
-    return Work(
-        elementwise=rows * (length * (1 + 6 + biased + 4) + 2),
-        transcendentals=rows,
-    )
-
-
 def quantized_embedding(node: Operator) -> Work:
     """`QEmbedLayerNormalization`: rows of 8-bit tables, added up and normalized in floats."""
     output, rows = node.output().size, node.input().size
     hidden = node.output().dims[-1]
     tables = 2 + node.has_input(4)
-    elementwise = output * (2 * tables + tables - 1 + 7) + 2 * rows + 4 * hidden
+    steps, roots = normalized(output, rows, centred=True, shift=True)
+    elementwise = output * (2 * tables + tables - 1) + steps + 4 * hidden
     if node.has_input(7):
         elementwise = elementwise + combining(rows, node.input().dims[0])
     picked = tables * bytes_of(node.input(2), output)
     ids = [node.input(index).bytes for index in (0, 1, 5, 6, 7) if node.has_input(index)]
-    return Work(elementwise=elementwise, transcendentals=rows, reads=total((picked, *ids)))
+    return Work(elementwise=elementwise, transcendentals=roots, reads=total((picked, *ids)))
 
 
 def quantized_softmax(node: Operator) -> Work:
@@ -147,7 +103,7 @@ def quantized_average_pooling(node: Operator) -> Work:
 
 
 def quantized_mean(node: Operator) -> Work:
-    """`QLinearGlobalAveragePool`, `QLinearReduceMean`: additions and a division per output."""
+    """`QLinearGlobalAveragePool`: additions and a division per output."""
     size, output = node.input().size, node.output().size
     mean = combining(size, output) + output
     return Work(elementwise=_centred(node, 0) + mean + output * _quantized(node, 4))
@@ -159,17 +115,6 @@ def quantized_choice(node: Operator) -> Work:
     return Work(
         elementwise=total((_centred(node, 1), _centred(node, 4), node.output().size * steps))
     )
-
-
-def integer_product(node: Operator) -> Work:
-    """`MulInteger`: A, its zero point, B, its zero point; 32-bit products."""
-    centred = [node.input(index).size for index in (0, 2) if node.has_input(index + 1)]
-    return Work(elementwise=total((*centred, node.output().size)))
-
-
-def integer_sum(node: Operator) -> Work:
-    """`ReduceSumInteger`: additions only."""
-    return Work(elementwise=combining(node.input().size, node.output().size))
 
 
 def quantized_gather(node: Operator) -> Work:
@@ -216,10 +161,6 @@ RULES = (
     Rule("", "DynamicQuantizeLinear", dynamic_quantize),
     Rule(_MICROSOFT, "QuantizeLinear", quantize),
     Rule(_MICROSOFT, "DequantizeLinear", dequantize),
-    Rule(_MICROSOFT, "QuantizeBFP", block_floating_quantize),
-    Rule(_MICROSOFT, "DequantizeBFP", block_floating_dequantize),
-    Rule(_MICROSOFT, "QuantizeWithOrder", quantize_with_order),
-    Rule(_MICROSOFT, "DequantizeWithOrder", dequantize_with_order),
     Rule(_MICROSOFT, "QLinearAdd", quantized_binary),
     Rule(_MICROSOFT, "QLinearMul", quantized_binary),
     Rule(_MICROSOFT, "QLinearSigmoid", quantized_sigmoid),
@@ -227,14 +168,8 @@ RULES = (
     Rule(_MICROSOFT, "QLinearSoftmax", quantized_softmax),
     Rule(_MICROSOFT, "QLinearConcat", quantized_concatenation),
     Rule(_MICROSOFT, "QLinearAveragePool", quantized_average_pooling),
-    Rule("com.ms.internal.nhwc", "QLinearAveragePool", quantized_average_pooling),
     Rule(_MICROSOFT, "QLinearGlobalAveragePool", quantized_mean),
-    Rule(_MICROSOFT, "QLinearReduceMean", quantized_mean),
     Rule(_MICROSOFT, "QLinearWhere", quantized_choice),
-    Rule(_MICROSOFT, "QOrderedGelu", ordered_gelu),
-    Rule(_MICROSOFT, "QOrderedLayerNormalization", ordered_layer_normalization),
     Rule(_MICROSOFT, "QEmbedLayerNormalization", quantized_embedding),
-    Rule(_MICROSOFT, "MulInteger", integer_product),
-    Rule(_MICROSOFT, "ReduceSumInteger", integer_sum),
     Rule(_MICROSOFT, "GatherBlockQuantized", quantized_gather),
 )

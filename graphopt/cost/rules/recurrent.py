@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from graphopt.cost.operator import Operator, Rule, Work
 from graphopt.cost.quantity import Number, total
 from graphopt.cost.rules.activation import PerElement, activation
-from graphopt.cost.rules.formulas import is_given, softmax
+from graphopt.cost.rules.formulas import is_given
 from graphopt.cost.rules.quantization import dynamic_range_steps
 
 _WHOLE = "every sequence counts in full length"
@@ -57,8 +57,9 @@ def lstm(node: Operator) -> Work:
 def dynamically_quantized_lstm(node: Operator) -> Work:
     """`DynamicQuantizeLSTM`: W (D, I, 4H) and R (D, H, 4H) in 8 bits.
 
-    The input is quantized once for each direction and the state in every step; each of the two
-    products per gate is scaled (2), and the two are added (1).
+    The input is quantized once for each direction and the state in every step, and their zero
+    points taken off (1 per element); their scale times that of the weights is one product each.
+    Each of the two products per gate is scaled (2), and the two are added (1).
     """
     steps, batch, width, directions, hidden = _sizes(node, hidden=1)
     work = _layer(
@@ -68,35 +69,11 @@ def dynamically_quantized_lstm(node: Operator) -> Work:
         lambda functions: _cell(node, functions, scaling=12),
         hidden=1,
     )
-    quantizing = (
-        dynamic_range_steps(steps * batch * width) + dynamic_range_steps(batch * hidden) * steps
-    )
-    return dataclasses.replace(work, elementwise=work.elementwise + directions * quantizing)
-
-
-def attention_lstm(node: Operator) -> Work:
-    """`AttnLSTM`: an LSTM whose input is joined by what Bahdanau's attention reads of a memory.
-
-    For a memory of M positions of depth U and an attention of width A, M * U * A MACs per
-    sequence for its keys; then in each step H * A for the query, M * (A additions, A tanh, A
-    MACs) for the scores, a softmax over M, M * U MACs for the context, and (U + H) * N where an
-    attention layer of width N follows.
-    """
-    steps, batch, _, directions, hidden = _sizes(node)
-    memory, depth = node.input(11).dims[1:]
-    width = node.input(8).dims[-1]
-    context = node.input(13).dims[-1] * (depth + hidden) if node.has_input(13) else 0
-    work = _layer(
-        node, 4, ("Sigmoid", "Tanh", "Tanh"), lambda functions: _cell(node, functions), weights=True
-    )
-    runs = steps * batch * directions
-    per_step = hidden * width + memory * width + memory * depth + context
-    normalizing, exponentials = softmax(runs, memory)
-    return Work(
-        macs=work.macs + runs * per_step + batch * directions * memory * depth * width,
-        elementwise=work.elementwise + runs * memory * width + normalizing,
-        transcendentals=work.transcendentals + runs * memory * width + exponentials,
-        note="every sequence and its memory count in full length",
+    inputs, state = steps * batch * width, batch * hidden
+    quantizing = dynamic_range_steps(inputs) + inputs + (dynamic_range_steps(state) + state) * steps
+    scales = node.input(8).size + node.input(10).size * steps
+    return dataclasses.replace(
+        work, elementwise=work.elementwise + directions * quantizing + scales
     )
 
 
@@ -175,5 +152,4 @@ RULES = (
     Rule("", "GRU", gru),
     Rule("", "LSTM", lstm),
     Rule("com.microsoft", "DynamicQuantizeLSTM", dynamically_quantized_lstm),
-    Rule("com.microsoft", "AttnLSTM", attention_lstm),
 )

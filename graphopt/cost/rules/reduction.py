@@ -11,7 +11,6 @@ Of n elements to one (a reduction takes its elements in one pass, as its formula
     ReduceLogSumExp       log of the sum of exp                     n - 1; n + 1
 
     CumSum, CumProd       n - 1 for each line of n; n - 2 where exclusive
-    HyperConnectionPreMix, HyperConnectionPostMix    weighted sums of streams, in MACs
     NegativeLogLikelihoodLoss       -x[target]: 1 per target, * weight: 1; then the reduction
     SoftmaxCrossEntropyLoss         log softmax over the classes, then the same
 
@@ -91,25 +90,10 @@ def softmax_cross_entropy(node: Operator) -> Work:
     )
 
 
-def mix_streams(node: Operator) -> Work:
-    """C streams to one: one MAC per element of the streams, and the scale of each sum."""
-    return Work(macs=node.input().size, elementwise=node.output().size)
-
-
-def inject_branch(node: Operator) -> Work:
-    """Each stream plus gate * block; before that the streams are mixed by a C x C matrix."""
-    size = node.output().size
-    if not node.has_input(3):
-        return Work(macs=size)
-    return Work(macs=size * (1 + node.input(3).dims[-1]))
-
-
 RULES = (
     *(Rule("", op_type, reduction) for op_type in _REDUCTIONS),
     Rule("", "CumSum", cumulative),
     Rule("", "CumProd", cumulative),
     Rule("", "NegativeLogLikelihoodLoss", negative_log_likelihood),
     Rule("", "SoftmaxCrossEntropyLoss", softmax_cross_entropy),
-    Rule("com.microsoft", "HyperConnectionPreMix", mix_streams),
-    Rule("com.microsoft", "HyperConnectionPostMix", inject_branch),
 )

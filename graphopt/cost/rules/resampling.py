@@ -27,7 +27,6 @@ from graphopt.cost.operator import Operator, Rule, UnknownShapeError, Work
 from graphopt.cost.quantity import Number, maximum
 from graphopt.cost.rules.formulas import ceil_ratio, overlap_bytes
 
-_NHWC = "com.ms.internal.nhwc"
 _TAPS = {"nearest": 1, "linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
 _WEIGHTS = {"nearest": 1, "linear": 3, "bilinear": 3, "cubic": 27, "bicubic": 27}
 
@@ -97,8 +96,6 @@ RULES = (
     Rule("", "Upsample", resize),
     Rule("", "GridSample", grid_sample),
     Rule("", "AffineGrid", affine_grid),
-    Rule(_NHWC, "Resize", resize),
-    Rule(_NHWC, "GridSample", grid_sample),
     Rule("com.microsoft.nchwc", "Upsample", resize),
     Rule("com.microsoft", "GridSample", grid_sample),
     Rule("com.microsoft", "CropAndResize", crop_and_resize),

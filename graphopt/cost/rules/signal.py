@@ -7,7 +7,6 @@ on n, and log2(n) is no polynomial.
 
     DFT               m lines:  m * outputs * n * (2 or 4) MACs; inverse: 1 division per number
     STFT              frames:   frames * outputs * n * (2 or 4) MACs; window: n products
-    Rfft, Irfft       as DFT; Irfft sums n/2 + 1 complex numbers to real ones, 2 MACs each
     Hann, Hamming     a - b * cos(i * step)                               3; 1 per element
     Blackman          a - b * cos(i * step) + c * cos(i * step2)          6; 2 per element
     MelWeightMatrix   (x - low) / width of one triangle                   2 per element
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 from graphopt.cost.operator import Operator, Rule, Tensor, UnknownShapeError, Work
 from graphopt.cost.quantity import product
-from graphopt.cost.rules.formulas import known_axis, known_number
+from graphopt.cost.rules.formulas import fixed, known_axis, known_number
 
 _DEFINITION = "counted by definition: a fast transform takes about 5 n log2(n) operations"
 
@@ -78,17 +77,6 @@ def short_time_fourier(node: Operator) -> Work:
     )
 
 
-def real_fourier(node: Operator) -> Work:
-    """Real to complex along the last axis: 2 MACs for each pair of input and output."""
-    numbers = product(node.output().dims[:-1])
-    return Work(macs=2 * numbers * node.input().dims[-1], note=_DEFINITION)
-
-
-def inverse_real_fourier(node: Operator) -> Work:
-    """Complex to real along the last axis: 2 MACs for each pair."""
-    return Work(macs=2 * node.output().size * node.input().dims[-2], note=_DEFINITION)
-
-
 def cosine_window(node: Operator) -> Work:
     """One cosine per element, two for Blackman's."""
     size = node.output().size
@@ -103,17 +91,12 @@ def mel_weights(node: Operator) -> Work:
     )
 
 
-def image_decoder(node: Operator) -> Work:
-    """An image of a file's bytes."""
-    return Work(note="decoding is not counted: it depends on the format and on the image")
-
+_DECODING = "decoding is not counted: it depends on the format and on the image"
 
 RULES = (
     Rule("", "DFT", fourier),
     Rule("", "STFT", short_time_fourier),
     *(Rule("", f"{name}Window", cosine_window) for name in ("Hann", "Hamming", "Blackman")),
     Rule("", "MelWeightMatrix", mel_weights),
-    Rule("", "ImageDecoder", image_decoder),
-    Rule("com.microsoft", "Rfft", real_fourier),
-    Rule("com.microsoft", "Irfft", inverse_real_fourier),
+    *fixed("", Work(note=_DECODING), "ImageDecoder"),
 )
