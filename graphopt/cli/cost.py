@@ -161,7 +161,7 @@ def _csv_text(cost: Cost, by: str) -> str:
 
     rows = rows_by(cost, by)
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     names = [field.name for field in dataclasses.fields(Group if by != "node" else NodeCost)]
     writer.writerow(names)
     for row in rows:

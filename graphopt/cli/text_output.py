@@ -23,12 +23,16 @@ def write_text(text: str, target: str | None, *, overwrite: bool) -> None:
     path = Path(target)
     check_free(path, overwrite=overwrite)
     try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")  # a pipe or a device, to be written into
+            return
+        handle, beside = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
             _share(beside)
-            Path(beside).replace(path)
+            # Through a link, so that the file it leads to is replaced and not the link.
+            Path(beside).replace(path.resolve())
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import index as index_of
 
 from graphopt.cost.modules import module_of
 from graphopt.cost.operator import VIEW, Operator, Rule, Tensor, UnknownShapeError, Work
-from graphopt.cost.quantity import Number, at_least, total
+from graphopt.cost.quantity import Number, Quantity, at_least, maximum, minimum, total
 from graphopt.cost.result import Edge, NodeCost, Parameter
 from graphopt.cost.rules import rules
 from graphopt.cost.values import Values
@@ -46,23 +47,30 @@ class Count:
             self._rules = {**self._rules, **own}
         self._opsets = model.opset_imports
         self._made_by: dict[ir.Value, int] = {}
-        self._readers: dict[ir.Value, list[int]] = {}
+        self._tensors: dict[ir.Value, ir.TensorProtocol] = {}
+        # By the tensor's identity: the calls of a function share those of its body.
+        self._readers: dict[int, tuple[ir.TensorProtocol, list[int]]] = {}
         self._graph(model.graph, 1)
         for value in model.graph.outputs:
-            if _constant_of(value) is not None:
-                self._readers.setdefault(value, [])
+            self._readers_of(value)
 
     @property
     def parameters(self) -> list[Parameter]:
         """The constants that the rows read, in order of first use."""
-        found = []
-        for value, readers in self._readers.items():
-            tensor = _constant_of(value)
-            if tensor is not None:
-                found.append(
-                    Parameter(str(tensor.dtype), tensor.size, tensor.nbytes, tuple(readers))
-                )
-        return found
+        return [
+            Parameter(str(tensor.dtype), tensor.size, tensor.nbytes, tuple(readers))
+            for tensor, readers in self._readers.values()
+        ]
+
+    def _readers_of(self, value: ir.Value) -> tuple[ir.TensorProtocol, list[int]] | None:
+        """The tensor of a constant, and the rows that read it."""
+        tensor = self._tensors.get(value)
+        if tensor is None:
+            found = value.const_value if value.is_initializer() else constant_tensor(value)
+            if found is None:
+                return None
+            tensor = self._tensors[value] = found
+        return self._readers.setdefault(id(tensor), (tensor, []))
 
     def _graph(self, graph: ir.Graph, executions: Number) -> None:
         for node in graph:
@@ -98,10 +106,13 @@ class Count:
             return self._add(node, replace(VIEW, note=reason), executions, counted=False)
         try:
             work = rule.count(operator)
-            work = replace(
-                work,
-                reads=_bytes(operator.inputs) if work.reads is None else work.reads,
-                writes=_bytes(operator.outputs) if work.writes is None else work.writes,
+            work = Work(
+                macs=_checked(work.macs),
+                elementwise=_checked(work.elementwise),
+                transcendentals=_checked(work.transcendentals),
+                reads=_bytes(operator.inputs) if work.reads is None else _checked(work.reads),
+                writes=_bytes(operator.outputs) if work.writes is None else _checked(work.writes),
+                note=str(work.note),
             )
         except UnknownShapeError as error:
             return self._add(node, replace(VIEW, note=str(error)), executions, counted=False)
@@ -119,12 +130,11 @@ class Count:
                 size = self.values.bytes_of(value)
                 self.edges.append(Edge(self._made_by[value], index, value.name or "", size))
             for source in sources or ():
-                tensor = _constant_of(source)
-                readers = self._readers.setdefault(source, [])
-                if tensor is not None and (not readers or readers[-1] != index):
-                    elements += tensor.size
-                    stored += tensor.nbytes
-                    readers.append(index)
+                constant = self._readers_of(source)
+                if constant is not None and constant[1][-1:] != [index]:
+                    elements += constant[0].size
+                    stored += constant[0].nbytes
+                    constant[1].append(index)
         self.rows.append(
             NodeCost(
                 name=node.name or _first_output(node),
@@ -166,7 +176,7 @@ class Count:
     def _dearer(self, branches: Mapping[str, range]) -> tuple[str, str]:
         """The branch that counts, and why."""
         first, second = branches
-        for figure in ("macs", "flops", "bytes_read"):
+        for figure in ("flops", "transcendentals", "bytes_read"):
             a, b = (
                 total(getattr(self.rows[row], figure) for row in rows) for rows in branches.values()
             )
@@ -188,22 +198,40 @@ class Count:
             count = node.attributes["num_scan_inputs"].as_int()
             axes = node.attributes.get("scan_input_axes")
             axis = axes.as_ints()[0] if axes is not None else 0
-            scanned = tensors[len(tensors) - count]
-            if count and scanned is not None and scanned.shape is not None:
+            scanned = tensors[len(tensors) - count] if 0 < count <= len(tensors) else None
+            if scanned is not None and scanned.shape is not None:
                 return scanned.shape[axis], ""
         elif node.op_type == "Loop":
-            limit = _single(tensors[0])
+            limit = _single(tensors[0]) if tensors else None
+            first = _single(tensors[1]) if len(tensors) > 1 and tensors[1] is not None else 1
+            goes_on = _goes_on(node.attributes["body"].as_graph())
+            if first == 0:
+                return 0, "its condition is false: it never runs"
+            if goes_on is False and first is not None:
+                return 1 if limit is None else minimum(maximum(limit, 0), 1), ""
             if limit is not None and not (isinstance(limit, int) and limit >= _ENDLESS):
-                first = _single(tensors[1]) if len(tensors) > 1 and tensors[1] is not None else 1
-                if first == 0:
-                    return 0, "its condition is false: it never runs"
-                ends = first is None or not _goes_on(node.attributes["body"].as_graph())
-                return limit, "at most: it may end earlier" if ends else ""
+                ends = first is None or not goes_on
+                return maximum(limit, 0), "at most: it may end earlier" if ends else ""
         return unknown, f"how often it runs is unknown: {unknown}"
 
 
-def _goes_on(body: ir.Graph) -> bool:
-    """Whether the body's condition is certainly true after each iteration, if it was before."""
+def _checked(number: Number) -> Number:
+    """What a rule gave, as a count.
+
+    Raises:
+        ValueError: it is negative.
+        TypeError: it is no integer.
+    """
+    if isinstance(number, Quantity):
+        return number
+    count = index_of(number)
+    if count < 0:
+        raise ValueError(f"{count} is no count")
+    return count
+
+
+def _goes_on(body: ir.Graph) -> bool | None:
+    """Whether the body's condition stays true, if it was; None where that is unknown."""
     value: ir.Value | None = body.outputs[0]
     while value is not None:
         if len(body.inputs) > 1 and value is body.inputs[1]:
@@ -213,14 +241,9 @@ def _goes_on(body: ir.Graph) -> bool:
             return bool(tensor.numpy().all())
         producer = value.producer()
         if producer is None or producer.op_type not in ("Identity", "Cast"):
-            return False
+            return None
         value = producer.inputs[0]
-    return False
-
-
-def _constant_of(value: ir.Value) -> ir.TensorProtocol | None:
-    """The tensor of a constant, one that a caller may override included."""
-    return value.const_value if value.is_initializer() else constant_tensor(value)
+    return None
 
 
 def _single(tensor: Tensor | None) -> Number | None:

@@ -56,7 +56,7 @@ class Tensor:
         Raises:
             UnknownShapeError: nothing is known of its shape.
         """
-        if self.dtype is None or self.dtype == ir.DataType.STRING:
+        if self.dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING):
             return 0
         bits = self.dtype.bitwidth
         return self.size * (bits // 8) if bits % 8 == 0 else (self.size * bits + 7) // 8

@@ -32,6 +32,8 @@ from graphopt.shapes.expression import (
 _MAX_COMPARED = 16
 """Among more candidates than this for a largest number, only coefficients are compared."""
 
+_PLAIN = re.compile(r"\w[\w.]*(\[\d+\])?'*|(trips|bytes)\([\w.]+\)'*")
+
 _MAX_COVERS = 64
 
 _ESCAPED = re.compile(r"\b_x_\w+")
@@ -126,7 +128,7 @@ class Quantity:
         return hash(frozenset(self._terms.items()))
 
     def __str__(self) -> str:
-        return _ESCAPED.sub(lambda found: declared_name(found[0]), self._known().text)
+        return _ESCAPED.sub(lambda found: _printed(declared_name(found[0])), self._known().text)
 
     def __repr__(self) -> str:
         return f"Quantity('{self}')"
@@ -137,6 +139,11 @@ class Quantity:
             ordered = sorted(self._terms.items(), key=lambda item: monomial_order(item[0]))
             self._expression = Expression(tuple(ordered))
         return self._expression
+
+
+def _printed(name: str) -> str:
+    """A dim's name in an expression: quoted where it could be taken for a part of it."""
+    return name if _PLAIN.fullmatch(name) else f"'{name}'"
 
 
 Number = int | Quantity

@@ -211,7 +211,8 @@ class Cost:
         At sizes that the model cannot run at the figures mean nothing.
 
         Raises:
-            UsageError: there is no such free dim, or a size is no integer of at least 0.
+            UsageError: there are free dims, and none of that name, or a size is no integer of at
+                least 0.
         """
         sizes = self._checked(sizes)
         return dataclasses.replace(
@@ -224,6 +225,8 @@ class Cost:
 
     def _checked(self, sizes: Mapping[str, int]) -> dict[str, int]:
         known = {*self.symbols, *_symbols_in(self.inputs)}
+        if not known:
+            return {}  # whatever was free is fixed by now
         for name, size in sizes.items():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.cost.estimate import cost_of_inferred
+from graphopt.errors import GraphoptError
 from graphopt.graph import all_graphs, ir, nested_graphs
 from graphopt.report import ModelStatistics
 
@@ -40,7 +41,10 @@ def statistics_of(
     )
     if not count:
         return statistics
-    cost = cost_of_inferred(model)
+    try:
+        cost = cost_of_inferred(model)
+    except GraphoptError:
+        return statistics  # functions that cannot be inlined; nothing else needs the counts
     return replace(
         statistics, macs=cost.total.macs, activation_bytes=cost.memory.peak_bytes_in_place
     )
