@@ -104,7 +104,16 @@ MACHINE = MachineProfile(
     4,
     "1.0",
     "cpu",
-    {1: ThreadFit(CEILINGS, run_overhead=(5e-6, 0.0), spread=0.1, typical=(0.0, 1.0), classes={})},
+    {
+        1: ThreadFit(
+            CEILINGS,
+            run_overhead=(5e-6, 0.0),
+            profiler_charge=(1e-6, 0.0),
+            spread=0.1,
+            typical=(0.0, 1.0),
+            classes={},
+        )
+    },
 )
 
 

@@ -1,0 +1,191 @@
+"""Measures a machine: runs calibration models of many kinds for a minute, and fits what it saw."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from graphopt.cost.latency.fitting import Observation, fit_threads
+from graphopt.cost.latency.kernels import kernels
+from graphopt.cost.latency.machine import DEFAULT_NAME, MachineProfile
+from graphopt.cost.latency.pace import Pace, undisturbed
+from graphopt.cost.latency.sampling import Sample, samples
+from graphopt.errors import GraphoptError, UsageError
+from graphopt.graph import ir
+from graphopt.shapes import infer_shapes
+
+SECONDS = 60.0
+"""How long a calibration takes, unless asked otherwise."""
+
+# The share of the time that goes into fitting.
+_FITTING = 0.2
+_PER_MODEL = 0.05
+_FEWEST_MODELS = 15
+_FREE_SIZE = 2
+
+Progress = Callable[[str, float], None]
+
+
+def calibrate(
+    *,
+    name: str = DEFAULT_NAME,
+    threads: Sequence[int] = (),
+    seconds: float = SECONDS,
+    seed: int = 0,
+    progress: Progress = lambda step, share: None,
+) -> MachineProfile:
+    """Measure this machine. Nothing else should run meanwhile.
+
+    Args:
+        name: what to call the profile.
+        threads: numbers of threads to calibrate for; none for 1 and as many as there are cores.
+        seconds: about how long to take.
+        seed: which calibration models are drawn.
+        progress: told what is being done, and the share of the time that has passed.
+
+    Raises:
+        UsageError: a number of threads is not positive, or the time is too short.
+        RuntimeUnavailableError: ONNX Runtime does not work here.
+    """
+    from graphopt.runtime.profiling import available_cores
+
+    cores = available_cores()
+    counts = sorted(set(threads) or {1, cores})
+    if counts[0] < 1:
+        raise UsageError(f"{counts[0]} is no number of threads")
+    begin = time.perf_counter()
+    end = begin + seconds * (1 - _FITTING)
+    observations: dict[int, list[Observation]] = {count: [] for count in counts}
+    paces: dict[int, list[float]] = {count: [] for count in counts}
+    probes = {count: Pace(count) for count in counts}
+    overheads = {count: run_overhead(count) for count in counts}
+    for number, sample in enumerate(samples(seed)):
+        now = time.perf_counter()
+        if now > end:
+            break
+        progress(f"measuring {sample.family} models ({number + 1})", (now - begin) / seconds)
+        for count, (observation, pace) in observe(sample, probes).items():
+            observations[count].append(observation)
+            paces[count].append(pace)
+    if min(map(len, observations.values())) < _FEWEST_MODELS:
+        raise UsageError(f"{seconds:g} s are too short to calibrate this machine: give more")
+    fits = {}
+    for count in counts:
+        kept = list(itertools.compress(observations[count], undisturbed(paces[count])))
+        fits[count] = fit_threads(
+            kept,
+            overheads[count],
+            lambda step: progress(step, (time.perf_counter() - begin) / seconds),
+        )
+    return MachineProfile(name, processor_name(), cores, _runtime_version(), "cpu", fits)
+
+
+def observe(sample: Sample, probes: Mapping[int, Pace]) -> dict[int, tuple[Observation, float]]:
+    """One calibration model, measured with each number of threads; {} where it does not run.
+
+    Beside each observation stands the machine's pace around it (see `pace`).
+    """
+    from graphopt.runtime.profiling import profile
+
+    model = ir.serde.deserialize_model(sample.model)
+    sized = model.clone()
+    feed = {}
+    for value in sized.graph.inputs:
+        dims = tuple(dim if isinstance(dim, int) else _FREE_SIZE for dim in value.shape or ())
+        floating = value.dtype == ir.DataType.FLOAT
+        feed[value.name or ""] = np.full(dims, 0.3 if floating else 0, value.dtype.numpy())  # type: ignore[union-attr]
+    try:
+        infer_shapes(sized, input_shapes={name: array.shape for name, array in feed.items()})
+        result = {}
+        for count, probe in probes.items():
+            pace = probe.seconds()
+            measured = profile(
+                model,
+                feed,
+                sized=sized,
+                threads=count,
+                seconds=_PER_MODEL,
+                minimum_runs=6,
+                maximum_runs=24,
+            )
+            found = kernels(measured.executed)
+            times = [measured.node_seconds.get(node.name or "") for node, _ in found]
+            profiled = tuple(seconds for seconds in times if seconds is not None)
+            if len(profiled) != len(found):
+                continue
+            observation = Observation(
+                tuple(kernel for _, kernel in found),
+                tuple(_tensors(node) for node, _ in found),
+                profiled,
+                measured.seconds,
+                len(sized.graph.inputs) + len(sized.graph.outputs),
+            )
+            result[count] = (observation, max(pace, probe.seconds()))
+    except GraphoptError:
+        # An older ONNX Runtime may lack an operator; what else was drawn is enough.
+        return {}
+    return result
+
+
+def _tensors(node: ir.Node) -> int:
+    return sum(value is not None for value in node.inputs) + len(node.outputs)
+
+
+def run_overhead(threads: int) -> tuple[float, float]:
+    """Seconds of a run beside its kernels, and for each input and output of the graph.
+
+    From three models of the smallest kernels: one, many in a row, many side by side. What the
+    row adds is kernels; what the others add beyond that are inputs and outputs.
+    """
+    from graphopt.runtime.profiling import profile
+
+    many = 32
+
+    def seconds(chains: int, length: int) -> float:
+        nodes: list[onnx.NodeProto] = []
+        inputs: list[onnx.ValueInfoProto] = []
+        outputs: list[onnx.ValueInfoProto] = []
+        for chain in range(chains):
+            names = [f"x{chain}_{step}" for step in range(length + 1)]
+            nodes += [
+                helper.make_node("Relu", [a], [b], name=b) for a, b in itertools.pairwise(names)
+            ]
+            for name, into in ((names[0], inputs), (names[-1], outputs)):
+                into.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]))
+        graph = helper.make_graph(nodes, "overhead", inputs, outputs)
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        feed = {value.name: np.ones(4, np.float32) for value in inputs}
+        model = ir.serde.deserialize_model(onnx.ModelProto.FromString(proto.SerializeToString()))
+        return profile(model, feed, threads=threads, seconds=0.2, maximum_runs=240).seconds
+
+    one, row, side = seconds(1, 1), seconds(1, many + 1), seconds(many + 1, 1)
+    kernel = max((row - one) / many, 0.0)
+    value = max(((side - one) / many - kernel) / 2, 0.0)
+    return max(one - kernel - 2 * value, 0.0), value
+
+
+def processor_name() -> str:
+    """What the system calls its processor."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _runtime_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:  # installed as onnxruntime-gpu, or another of its packages
+        return "unknown"

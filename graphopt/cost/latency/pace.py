@@ -1,0 +1,71 @@
+"""Tells how fast the machine is now, compared with how fast it was.
+
+On a shared machine a core may be lent to others, or two cores may be one: a model on two
+threads then takes twice as long, and nothing else gives it away. So a fixed piece of work is
+timed before and after each measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from graphopt.graph import ir
+
+_SIDE = 320
+_PRODUCTS = 4
+_RUNS = 5
+_TOLERANCE = 1.08
+_FEWEST_SHARE = 0.5
+
+
+class Pace:
+    """Times a fixed model of matrix products.
+
+    Args:
+        threads: the number of threads to time it with.
+    """
+
+    def __init__(self, threads: int) -> None:
+        names = [f"x{index}" for index in range(_PRODUCTS + 1)]
+        nodes = [
+            helper.make_node("MatMul", [names[index], "w"], [names[index + 1]])
+            for index in range(_PRODUCTS)
+        ]
+        weight = np.full((_SIDE, _SIDE), 1 / _SIDE, np.float32)
+        graph = helper.make_graph(
+            nodes,
+            "pace",
+            [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [_SIDE, _SIDE])],
+            [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [_SIDE, _SIDE])],
+            [onnx.numpy_helper.from_array(weight, "w")],
+        )
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        self._model = ir.serde.deserialize_model(proto)
+        self._feed = {names[0]: np.ones((_SIDE, _SIDE), np.float32)}
+        self._threads = threads
+
+    def seconds(self) -> float:
+        """The median of a few runs, now."""
+        from graphopt.runtime.profiling import run_times
+
+        return float(np.median(run_times(self._model, self._feed, self._threads, _RUNS)))
+
+
+def undisturbed(paces: Sequence[float]) -> list[bool]:
+    """Which measurements were made at the machine's usual pace.
+
+    Args:
+        paces: for each measurement the seconds of the fixed work around it.
+
+    Returns:
+        True for those within a few percent of the fast ones; for half of them at least.
+    """
+    if not paces:
+        return []
+    usual = float(np.quantile(paces, 0.2))
+    limit = max(usual * _TOLERANCE, float(np.quantile(paces, _FEWEST_SHARE)))
+    return [pace <= limit for pace in paces]
