@@ -11,8 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import onnx
+import onnx.parser
 import pytest
+
+import graphopt
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,6 +129,20 @@ def test_the_sessions_of_the_cost_pages_print_what_they_say(
     failed, tried = doctest.testfile(str(ROOT / "docs" / "cost-library.md"), module_relative=False)
     assert tried > 15
     assert failed == 0
+
+
+def test_the_rule_of_the_cost_page_is_one() -> None:
+    (text,) = [
+        s.text for s in snippets(ROOT / "docs" / "cost-library.md") if s.language == "python"
+    ]
+    names: dict[str, Any] = {}
+    exec(compile(text, "cost-library.md", "exec"), names)
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
+    agraph (float[n, 64] x) => (float[n, 64] y) { y = com.acme.Rotate (x) }
+    """)
+    cost = graphopt.estimate_cost(model, rules=names["RULES"])
+    assert str(cost.total.flops) == "192*n"
 
 
 def test_the_commands_of_the_cost_page_run(tmp_path: Path) -> None:

@@ -169,3 +169,34 @@ def test_a_plugin_that_cannot_be_imported_is_one_line_and_the_rest_works(tmp_pat
     (line,) = done.stderr.strip().splitlines()
     assert "broken-plugin" in line
     assert "no_such_module" in line
+
+
+CUSTOM = """
+import onnx.parser
+model = onnx.parser.parse_model('''
+<ir_version: 8, opset_import: ["" : 17, "acme.relu6" : 1]>
+agraph (float[N,4] x) => (float[N,4] y) { y = acme.relu6.Relu6 (x) }
+''')
+"""
+
+
+def test_its_cost_rule_is_used_wherever_it_is_installed(site: Path, tmp_path: Path) -> None:
+    script = (
+        CUSTOM
+        + "import sys, graphopt\n"
+        + "cost = graphopt.estimate_cost(model)\n"
+        + "assert not cost.uncounted, cost.notes\n"
+        + "assert str(cost.total.flops) == '8*N', cost.total\n"
+        + "assert 'onnxruntime' not in sys.modules and 'graphopt_passes' not in sys.modules\n"
+    )
+    done = python("-c", script, site=site, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_it_the_operator_is_reported(tmp_path: Path) -> None:
+    script = CUSTOM + (
+        "import graphopt\n"
+        "assert 'no rule for acme.relu6.Relu6' in graphopt.estimate_cost(model).notes[0]\n"
+    )
+    done = python("-c", script, site=tmp_path, folder=tmp_path)
+    assert done.returncode == 0, done.stderr

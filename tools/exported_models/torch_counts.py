@@ -77,17 +77,11 @@ def flop_counter_mode(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     return int(counter.get_total_flops())
 
 
-def parameters(network: nn.Module) -> int:
-    """Elements of the parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def ground_truth(
     network: nn.Module, settings: list[tuple[dict[str, int], tuple[Tensor, ...]]]
 ) -> dict[str, Any]:
-    """The record of one network: its parameters, and its counts for each setting's inputs."""
+    """The record of one network: its counts for each setting's inputs."""
     return {
-        "parameters": parameters(network),
         "settings": [
             {
                 "dims": sizes,
