@@ -129,7 +129,7 @@ def cost(
 
 def _print(subject: Subject, by: str, shown: dict[str, Any], verbose: bool) -> None:
     from graphopt.cli.cost_table import print_cost
-    from graphopt.cli.latency_table import print_latency, print_measured
+    from graphopt.cli.latency_table import print_arena, print_latency, print_measured
 
     top = shown["top"]
     print_cost(subject.cost, subject.example, by, top, sort=shown["sort"], verbose=verbose)
@@ -137,6 +137,8 @@ def _print(subject: Subject, by: str, shown: dict[str, Any], verbose: bool) -> N
         print_measured(subject.measured(), subject.threads, top, verbose=verbose)
     elif subject.profile is not None:
         print_latency(subject.latency(), top, verbose=verbose)
+    if shown["measure"] or subject.profile is not None:
+        print_arena(subject.arena())
 
 
 def _page(subject: Subject, after: Subject | None) -> str:

@@ -13,6 +13,7 @@ from graphopt.cli.options import read_dims, read_shapes
 
 if TYPE_CHECKING:
     from graphopt.cost import Cost
+    from graphopt.cost.arena_plan import ArenaUse
     from graphopt.cost.latency import Latency, MachineProfile, Measured
 
 
@@ -91,11 +92,25 @@ class Subject:
             input_shapes=self._example_shapes(),
         )
 
+    def arena(self) -> ArenaUse:
+        """What ONNX Runtime's arena holds at most in a first run."""
+        from graphopt.cost.arena_plan import arena_use
+        from graphopt.cost.latency.prediction import sized_model
+        from graphopt.graph import load
+        from graphopt.runtime.executed import executed_model
+
+        given = load(self.path)
+        sized = sized_model(given, self._example_shapes())
+        executed = executed_model(given, sized=sized, threads=self.threads)
+        return arena_use(executed, given, threads=self.threads or 1)
+
     def to_dict(self, *, measure: bool) -> dict[str, Any]:
         """Everything that was asked for, as plain data."""
         document = self.cost.to_dict()
         if measure or self.profile is not None:
             document["sizes"] = self.example.sizes
+            arena = self.arena()
+            document["arena"] = {"peak_bytes": arena.peak_bytes, "peak_node": arena.peak_node}
         if measure:
             document["measured"] = dataclasses.asdict(self.measured())
         elif self.profile is not None:

@@ -16,6 +16,7 @@ from graphopt.cli.render import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from graphopt.cost.arena_plan import ArenaUse
     from graphopt.cost.latency import Latency, Measured, MeasuredNode, NodeLatency
 
 _BAR = 12
@@ -98,6 +99,13 @@ def print_measured(measured: Measured, threads: int, top: int, *, verbose: bool)
         right=("measured", "predicted", "of peak", "FLOPs", "moved"),
     )
     _print_rest(rows, kept, () if measured.predicted is None else measured.predicted.notes)
+
+
+def print_arena(arena: ArenaUse) -> None:
+    """Print what ONNX Runtime will hold for activations, and where that is most."""
+    where = f", at {arena.peak_node}" if arena.peak_node else ""
+    line = f"ONNX Runtime's arena holds {size_text(arena.peak_bytes)} at most in a first run{where}"
+    print_line(make_console(), line)
 
 
 def _measured_row(row: MeasuredNode, known: bool, verbose: bool) -> tuple[str, ...]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import onnx
 import pytest
 
 import graphopt
@@ -99,3 +102,67 @@ def test_counting_imports_neither_onnxruntime_nor_a_pass(model: Path) -> None:
         "assert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_without_a_profile_the_user_is_told_to_calibrate(
+    model: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    invoke("cost", model, "--device", "cpu").fails_with(2, "graphopt calibrate-machine")
+    invoke("cost", model, "--device", "board").fails_with(2, "calibrate-machine --name board")
+    missing = tmp_path / "none.json"
+    invoke("cost", model, "--device", missing).fails_with(2, f"-o {missing}")
+
+
+def test_measuring_shows_the_executed_nodes_and_the_arena(model: Path, invoke: Invoke) -> None:
+    done = invoke("cost", model, "--measure", "--dim", "batch=2")
+    assert done.code == 0, done.err
+    assert "measured, 1 thread" in done.out
+    assert "nchwc.Conv" in done.out
+    assert "arena holds" in done.out
+    document = invoke("cost", model, "--measure", "--dim", "batch=2", "--json").json
+    assert document["measured"]["seconds"] > 0
+    assert document["arena"]["peak_bytes"] > 0
+    assert any("Conv" in node["op_type"] for node in document["measured"]["by_node"])
+
+
+@pytest.mark.parametrize("figure", ["flops", "macs", "bytes", "params"])
+def test_rows_are_ranked_by_what_is_asked_for(model: Path, invoke: Invoke, figure: str) -> None:
+    cost = graphopt.estimate_cost(model, dims={"batch": 1})
+    field = {
+        "flops": lambda row: row.flops,
+        "macs": lambda row: row.macs,
+        "bytes": lambda row: row.bytes_read + row.bytes_written,
+        "params": lambda row: row.parameters,
+    }[figure]
+    best = max(cost.by_type, key=field)
+    done = invoke("cost", model, "--by", "type", "--sort", figure, "--dim", "batch=1")
+    assert done.out.splitlines()[1].split()[0] == best.name
+
+
+def test_csv_survives_odd_names(invoke: Invoke, tmp_path: Path) -> None:
+    odd = 'a\rb"c,\u00e9'
+    node = onnx.helper.make_node("Relu", ["x"], ["y"], name=odd)
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, [2]) for name in "xy")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])), tmp_path / "m")
+    target = tmp_path / "rows.csv"
+    assert invoke("cost", tmp_path / "m", "--format", "csv", "-o", target).code == 0
+    with target.open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["name"] == odd
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_written_into_and_not_replaced(
+    model: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    done = invoke("cost", model, "--format", "json", "-o", pipe, "--force")
+    reader.join(timeout=20)
+    assert done.code == 0
+    assert json.loads(found[0])["ok"] is True
+    assert pipe.is_fifo()
