@@ -26,9 +26,9 @@ Namer = Callable[[ir.Value, int], Dim]
 """Gives a symbol to the dim of a value at an axis; None where it may not."""
 
 _ONNX_DOMAINS = ("", "ai.onnx")
-# A loop in a loop in a loop: what is assumed invariant is checked by walking the body again,
+# What is assumed invariant of a loop is checked by walking its body again,
 # which multiplies with depth.
-_MAX_LOOP_DEPTH = 2
+_MAX_LOOP_DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True)
