@@ -1,9 +1,10 @@
 """How far predicted latencies are from measured ones, over models that the fit never saw.
 
-    python tools/bench_latency_model.py [--device NAME|FILE.json] [--rounds 3] [--group zoo ...]
+    python tools/bench_latency_model.py [--device NAME|FILE.json ...] [--rounds 3] [--group zoo ...]
         [--keep FILE] [--no-measuring] [--json] [--write]
 
-Without --device the machine is calibrated first. The cases are the zoo and the exports of
+Without --device the machine is calibrated first; of several profiles the first is judged case by
+case, the others by their shares alone. The cases are the zoo and the exports of
 tools/export_models.py, in floats and as int8 (made by ONNX Runtime's static quantizer), with one
 thread and with all cores. Rounds are interleaved over all cases, and what they measured is kept in
 a file, so that rounds of several runs add up. A measurement around which the machine was slow at
@@ -75,6 +76,7 @@ class Result:
     high: float
     spearman: float
     worst: str
+    by_kind: dict[str, tuple[float, float, float]]
 
     @property
     def error(self) -> float:
@@ -148,10 +150,17 @@ def judge(
             predicted = [node.seconds for node in latency.by_node]
             same = len(predicted) == len(taken.nodes)
             nodes = taken.nodes if same else predicted
-            off: dict[str, float] = defaultdict(float)
+            # By kernel class: predicted, measured, and by how much nodes are off, in seconds.
+            by_kind: dict[str, tuple[float, float, float]] = {}
             for node, seconds in zip(latency.by_node, nodes, strict=True):
-                off[node.kind] += node.seconds - seconds
-            worst = max(off, key=lambda kind: abs(off[kind]))
+                a, b, off = by_kind.get(node.kind, (0.0, 0.0, 0.0))
+                by_kind[node.kind] = (
+                    a + node.seconds,
+                    b + seconds,
+                    off + abs(node.seconds - seconds),
+                )
+            differs = {kind: a - b for kind, (a, b, _) in by_kind.items()}
+            worst = max(differs, key=lambda kind: abs(differs[kind]))
             results.append(
                 Result(
                     case.label,
@@ -164,7 +173,8 @@ def judge(
                     latency.low,
                     latency.high,
                     weighted_spearman(predicted, nodes, nodes) if same else float("nan"),
-                    f"{worst} {1e3 * off[worst]:+.2f} ms",
+                    f"{worst} {1e3 * differs[worst]:+.2f} ms",
+                    by_kind,
                 )
             )
     return results
@@ -186,8 +196,22 @@ def summary(results: list[Result]) -> dict[str, Any]:
     }
 
 
-def as_markdown(results: list[Result], machine: Any) -> str:
-    """The summaries by group and the table of cases, the worst first."""
+def by_kind(results: list[Result], most: int = 20) -> list[tuple[str, float, float, float]]:
+    """Kernel classes: share of time, bias, and mean error, every case counting the same."""
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    for result in results:
+        for kind, seconds in result.by_kind.items():
+            sums[kind] += np.array(seconds) / result.measured
+    ordered = sorted(sums.items(), key=lambda item: -float(item[1][2]))
+    return [
+        (kind, float(b) / len(results), float(a / b - 1), float(off / b))
+        for kind, (a, b, off) in ordered[:most]
+        if b > 0
+    ]
+
+
+def as_markdown(results: list[Result], machine: Any, others: list[list[Result]]) -> str:
+    """The summaries by group, the worst kernel classes, and the table of cases, the worst first."""
     from graphopt.cost.latency import INTERVAL
 
     parts: list[tuple[str, list[Result]]] = [("all", results)]
@@ -206,10 +230,26 @@ def as_markdown(results: list[Result], machine: Any) -> str:
         "| | " + " | ".join(heads) + " |",
         "|---" * (len(heads) + 1) + "|",
     ]
+    parts += [
+        (f"only {group}", [r for r in results if r.group == group])
+        for group in sorted({r.group for r in results})
+    ]
+    parts += [(f"all, calibration {2 + index}", other) for index, other in enumerate(others)]
     for title, some in parts:
         values = summary(some).items()
         cells = [f"{v:.2f}" if k == "spearman" else f"{v:.0%}" for k, v in values if k != "cases"]
         lines.append(f"| {title} | {len(some)} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Kernel classes, those first that add most to the errors (every case counts the same):",
+        "",
+        "| class | share of the time | bias | error of a node |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {kind} | {share:.1%} | {bias:+.0%} | {off:.0%} |"
+        for kind, share, bias, off in by_kind(results)
+    ]
     lines += [
         "",
         (
@@ -237,20 +277,20 @@ def write_section(text: str) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
 
 
-def _machine(name: str | None) -> Any:
+def _machines(names: list[str]) -> list[Any]:
     from graphopt.cost.latency import calibrate, load_profile
 
-    if name is not None:
-        return load_profile(name)
+    if names:
+        return [load_profile(name) for name in names]
     print("calibrating", file=sys.stderr, flush=True)
     machine = calibrate(name="benchmark")
     machine.save(WORK / "machine.json")
-    return machine
+    return [machine]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Judge the latency model.")
-    parser.add_argument("--device", help="a machine profile; without it the machine is calibrated")
+    parser.add_argument("--device", nargs="+", default=[], help="machine profiles")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--group", nargs="+", default=["zoo", "unseen"])
     parser.add_argument("--keep", type=Path, default=WORK / "measured.json")
@@ -259,7 +299,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    machine = _machine(arguments.device)
+    machine, *further = _machines(arguments.device)
     threads = sorted(machine.threads)
     every = cases(arguments.group)
     if not every:
@@ -274,13 +314,14 @@ def main() -> int:
         data = {label: asdict(taken) for label, taken in kept.items()}
         arguments.keep.write_text(json.dumps(data))
     results = judge(every, machine, threads, kept)
+    others = [judge(every, other, threads, kept) for other in further]
     if arguments.json:
         rows = [{**asdict(result), "error": result.error} for result in results]
         print(json.dumps({"summary": summary(results), "cases": rows}, indent=1))
     else:
-        print(as_markdown(results, machine))
+        print(as_markdown(results, machine, others))
     if arguments.write:
-        write_section(as_markdown(results, machine))
+        write_section(as_markdown(results, machine, others))
     return 0
 
 

@@ -23,8 +23,8 @@ INTEGER_PRODUCTS = (
     "DynamicQuantizeMatMul",
 )
 
-_SPELLED_BINARY = {"QLinearAdd": 3, "QLinearMul": 3}
-
+_KEPT_WEIGHTS = 2.0**19  # bytes: half of a core's own cache
+_FEW_CHANNELS = 4  # of an image
 
 # Where the second matrix of a product stands among a node's inputs.
 _SECOND_MATRIX = {"QLinearMatMul": 3, "QGemm": 3}
@@ -79,7 +79,13 @@ def convolution(operation: Operation) -> Kernel:
         features += [flag(added), flag(_is_costly_activation(operation)), log2(group)]
     else:
         name = "QLinearConv" if integer else "Conv"
-        kind = f"{name}, depthwise" if depthwise else f"{name}, matrix product"
+        kind = f"{name}, matrix product"
+        if depthwise:
+            kind = f"{name}, depthwise"
+        elif group > 1:
+            kind = f"{name}, grouped"
+        elif channels <= _FEW_CHANNELS and len(window) > 1:
+            kind = f"{name}, few channels"
         features += [
             flag(not weight.constant),
             flag(taps == 1 and math.prod(strides) == 1),
@@ -87,16 +93,34 @@ def convolution(operation: Operation) -> Kernel:
             flag(last),
             flag(len(window) == 1),
             log2(max(window[-1], 1)),
+            _idle_lanes(depth if not depthwise else group),
+            _idle_lanes(filters / group if not depthwise else group),
         ]
     terms = (
         1.0,
         worked,
         data.bytes + out.bytes,
         # Weights stream past each row of the output; or patches are laid out as a matrix.
-        float(weight.bytes * rows) if blocked else float(depth * group * taps * rows * spatial[-1]),
+        weight.bytes * rows * _lost(filters, depth, taps)
+        if blocked
+        else float(depth * group * taps * rows * spatial[-1]),
         float(rows * math.ceil(filters / BLOCK)),
     )
     return Kernel(kind, tuple(features), terms, flops, operation.bytes, integer)
+
+
+def _idle_lanes(channels: float) -> float:
+    """How much larger a number of channels is once it fills whole vectors, as a logarithm."""
+    return log2(math.ceil(channels / BLOCK) * BLOCK / channels)
+
+
+def _lost(filters: int, depth: int, taps: int) -> float:
+    """The share of the weights of one set of filters that its cache does not keep.
+
+    For each row of the output the kernel goes through the weights of up to four blocks of filters.
+    """
+    size = 4.0 * min(filters, 4 * BLOCK) * depth * taps
+    return max(1 - _KEPT_WEIGHTS / size, 0.0)
 
 
 def _taps_inside(operation: Operation, read: Dims, made: Dims, window: Sequence[int]) -> float:
@@ -166,7 +190,7 @@ def product(operation: Operation) -> Kernel:
         log2(batch),
         flag(rows == 1),
         log2(-(-columns // 64) * 64 / columns),
-        flag(transposed_b and not packed),
+        flag(transposed_b),
         flag(transposed_a),
         flag(packed),
     )

@@ -16,6 +16,7 @@ from graphopt.cost.latency.operation import (
 _PRICE = 4.0  # additions that an evaluation of exp, erf, tanh costs, about
 _SPELLED_BINARY = {"QLinearAdd": 3, "QLinearMul": 3}  # where the second operand stands
 _SCALED = ("QuantizeLinear", "DequantizeLinear")
+_ONE_AXIS = ("ArgMax", "ArgMin")
 _TRANSCENDENTAL = frozenset(
     (
         "Exp",
@@ -85,6 +86,8 @@ def unary(operation: Operation) -> Kernel:
     if axes > 1:
         axis = operation.int("axis", 1) % len(out.dims)
         run = math.prod(out.dims[axis + 1 :])
+    elif operation.op_type == "BiasGelu":
+        run = out.dims[-1]  # one call for each row
     features = (
         log2(out.size),
         flag(out.itemsize == 1),
@@ -93,11 +96,13 @@ def unary(operation: Operation) -> Kernel:
         flag(operation.input(0).itemsize == 8),
         flag(constant),
         log2(axes),
-        log2(run) if axes > 1 else 0.0,
+        log2(run) if run < out.size else 0.0,
+        flag(operation.op_type == "BiasGelu"),
     )
     flops = out.size * (_PRICE if costly else 1.0)
     terms = (1.0, operation.bytes, float(out.size), float(axes), out.size / run)
-    return Kernel(operation.op_type, features, terms, flops, operation.bytes)
+    kind = "Gelu" if operation.op_type == "BiasGelu" else operation.op_type
+    return Kernel(kind, features, terms, flops, operation.bytes)
 
 
 def rows(operation: Operation) -> Kernel:
@@ -121,11 +126,15 @@ def reduction(operation: Operation) -> Kernel:
     data, out = operation.input(0), operation.output
     kept = 1
     # Elements after the last reduced axis: 1 where rows are reduced, which is the fast way.
-    if len(operation.inputs) > 1 or operation.node.attributes.get_ints("axes"):
+    if operation.op_type in _ONE_AXIS:
+        kept = math.prod(data.dims[operation.int("axis", 0) % len(data.dims) + 1 :])
+    elif len(operation.inputs) > 1 or operation.node.attributes.get_ints("axes"):
         axes = _axes(operation, len(data.dims))
         kept = math.prod(data.dims[max(axes) + 1 :]) if axes else 1
     features = (log2(data.size), log2(out.size), log2(kept), flag(data.itemsize == 8))
-    terms = (1.0, operation.bytes, float(out.size))
+    # A search goes from one element to the next, however far away that is; sums do not.
+    strided = float(data.size) if kept > 1 and operation.op_type in _ONE_AXIS else 0.0
+    terms = (1.0, operation.bytes, float(out.size), strided)
     return Kernel(operation.op_type, features, terms, float(data.size), operation.bytes)
 
 
@@ -146,12 +155,14 @@ def pool(operation: Operation) -> Kernel:
         taps = data.size // max(out.size, 1)
     blocked = operation.node.domain == "com.microsoft.nchwc"
     kind = f"{operation.op_type} (NCHWc)" if blocked else operation.op_type
+    if data.itemsize == 1:
+        kind += ", 8 bits"
     features = (
         log2(out.size),
         log2(taps),
         log2(math.prod(operation.ints("strides", [1]))),
         log2(out.dims[-1]),
-        flag(data.itemsize == 1),
+        flag(operation.int("channels_last", 0)),
     )
     terms = (1.0, operation.bytes, float(out.size * taps), float(out.size))
     return Kernel(kind, features, terms, float(out.size * taps), operation.bytes)

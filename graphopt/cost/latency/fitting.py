@@ -9,14 +9,14 @@ so that they add up to what the whole model takes: what is fitted are true times
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from graphopt.cost.latency.machine import Ceilings, ClassFit, ThreadFit
 from graphopt.cost.latency.operation import FAR_TERMS, Kernel
-from graphopt.cost.latency.regression import GaussianProcess, fit
+from graphopt.cost.latency.regression import GaussianProcess, Parameters, fit
 
 _MOST_SAMPLES = 400
 _FEWEST_SAMPLES = 4
@@ -71,10 +71,10 @@ def fit_threads(
     # How far whole models are off is asked of models that the fit did not see.
     seen = [o for index, o in enumerate(observations) if index % _HELD_OUT]
     unseen = observations[::_HELD_OUT]
-    progress("fitting all but every fourth model")
-    trial = _fit_kernels(seen, run_overhead, charge)
-    progress("fitting all models")
-    whole = _fit_kernels(observations, run_overhead, charge)
+    progress("fitting")
+    whole = _fit_kernels(observations, run_overhead, charge, {})
+    known = {kind: found.parameters for kind, found in whole.classes.items()}
+    trial = _fit_kernels(seen, run_overhead, charge, known)
     return replace(whole, spread=_spread(unseen, trial))
 
 
@@ -82,6 +82,7 @@ def _fit_kernels(
     observations: Sequence[Observation],
     run_overhead: tuple[float, float],
     charge: tuple[float, float],
+    known: Mapping[str, Parameters],
 ) -> ThreadFit:
     samples = [s for o in observations for s in true_times(o, run_overhead, charge)]
     ceilings = _ceilings(samples)
@@ -89,7 +90,7 @@ def _fit_kernels(
     for kernel, seconds in samples:
         by_kind[kernel.kind].append((kernel, seconds))
     classes = {
-        kind: _fit_class(by_kind[kind])
+        kind: _fit_class(by_kind[kind], known.get(kind))
         for kind in sorted(by_kind)
         if len(by_kind[kind]) >= _FEWEST_SAMPLES and by_kind[kind][0][0].features
     }
@@ -146,7 +147,7 @@ def _ceilings(samples: Sequence[tuple[Kernel, float]]) -> Ceilings:
     )
 
 
-def _fit_class(samples: list[tuple[Kernel, float]]) -> ClassFit:
+def _fit_class(samples: list[tuple[Kernel, float]], known: Parameters | None) -> ClassFit:
     samples = _chosen(samples)
     features = np.array([kernel.features for kernel, _ in samples])
     seconds = np.array([time for _, time in samples])
@@ -155,14 +156,12 @@ def _fit_class(samples: list[tuple[Kernel, float]]) -> ClassFit:
     targets = np.log(seconds / (terms @ rates))
     spreads = np.hypot(_NOISE, _RESOLUTION / seconds)
     # What is far from all alike is a disturbance of the measurement; it says nothing.
-    parameters = fit(features, targets, spreads)
-    for _ in range(2):
-        process = GaussianProcess(features, targets, spreads, parameters)
-        kept = np.abs(process.left_out()) < _FURTHEST
-        if kept.all() or kept.sum() < _FEWEST_SAMPLES:
-            break
+    parameters = known or fit(features, targets, spreads)
+    process = GaussianProcess(features, targets, spreads, parameters)
+    kept = np.abs(process.left_out()) < _FURTHEST
+    if kept.sum() >= _FEWEST_SAMPLES and not kept.all():
         features, targets, spreads = features[kept], targets[kept], spreads[kept]
-        parameters = fit(features, targets, spreads)
+        parameters = known or fit(features, targets, spreads)
     return ClassFit(
         tuple(rates.tolist()),
         tuple(map(tuple, np.round(features, 3).tolist())),

@@ -13,6 +13,8 @@ from graphopt.cost.latency.operation import (
     log2,
 )
 
+_LINE = 64  # bytes
+
 
 def transpose(operation: Operation) -> Kernel:
     """Transpose: what counts is how long the runs are that stay together."""
@@ -43,6 +45,8 @@ def transpose(operation: Operation) -> Kernel:
         flag(stays),
         log2(data.itemsize),
         float(len(groups)),
+        # Threads that write to one line of the cache wait for one another.
+        flag(sizes[-1] * data.itemsize % _LINE),
         log2(math.prod(sizes[: next((i for i, g in enumerate(groups) if g[0] != i), 0)])),
     )
     terms = (1.0, operation.bytes, data.size / (sizes[-1] if stays else 1))

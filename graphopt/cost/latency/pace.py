@@ -17,13 +17,17 @@ from graphopt.graph import ir
 
 _SIDE = 320
 _PRODUCTS = 4
+_SMALL_SIDE = 64
+_SMALL_PRODUCTS = 32
 _RUNS = 5
 _TOLERANCE = 1.08
 _FEWEST_SHARE = 0.5
 
 
 class Pace:
-    """Times a fixed model of matrix products.
+    """Times a fixed model of matrix products: a few large ones, and a row of small ones.
+
+    Small ones tell how long two cores take to hear of one another, which may change as well.
 
     Args:
         threads: the number of threads to time it with.
@@ -35,17 +39,32 @@ class Pace:
             helper.make_node("MatMul", [names[index], "w"], [names[index + 1]])
             for index in range(_PRODUCTS)
         ]
+        small = [f"y{index}" for index in range(_SMALL_PRODUCTS + 1)]
+        nodes += [
+            helper.make_node("MatMul", [small[index], "v"], [small[index + 1]])
+            for index in range(_SMALL_PRODUCTS)
+        ]
         weight = np.full((_SIDE, _SIDE), 1 / _SIDE, np.float32)
+        little = np.full((_SMALL_SIDE, _SMALL_SIDE), 1 / _SMALL_SIDE, np.float32)
         graph = helper.make_graph(
             nodes,
             "pace",
-            [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [_SIDE, _SIDE])],
-            [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [_SIDE, _SIDE])],
-            [onnx.numpy_helper.from_array(weight, "w")],
+            [
+                helper.make_tensor_value_info(names[0], TensorProto.FLOAT, weight.shape),
+                helper.make_tensor_value_info(small[0], TensorProto.FLOAT, little.shape),
+            ],
+            [
+                helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, weight.shape),
+                helper.make_tensor_value_info(small[-1], TensorProto.FLOAT, little.shape),
+            ],
+            [
+                onnx.numpy_helper.from_array(weight, "w"),
+                onnx.numpy_helper.from_array(little, "v"),
+            ],
         )
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         self._model = ir.serde.deserialize_model(proto)
-        self._feed = {names[0]: np.ones((_SIDE, _SIDE), np.float32)}
+        self._feed = {names[0]: np.ones_like(weight), small[0]: np.ones_like(little)}
         self._threads = threads
 
     def seconds(self) -> float:

@@ -7,6 +7,9 @@ from onnx import TensorProto
 
 from graphopt.cost.latency.sketch import Sketch, made, random_size
 
+_LARGEST_LAYER = 3e7  # MACs
+_LARGEST_DATA = 1 << 21
+
 
 def products(sketch: Sketch) -> None:
     """A batched product of two computed matrices."""
@@ -112,6 +115,40 @@ def plain_convolution(sketch: Sketch) -> None:
     )
 
 
+def layer(sketch: Sketch) -> None:
+    """A convolution as networks for images of 224 places, or about so many, have them."""
+    random = sketch.random
+    side = int(random.choice([7, 14, 28, 56, 112])) if random.random() < 0.5 else 0
+    side = side or random_size(random, 2, 8)
+    channels = 8 * random_size(random, 0, 7)
+    kernel = int(random.choice([1, 1, 3, 3, 3, 5, 7]))
+    stride = int(random.choice([1, 1, 1, 2]))
+    group, filters = 1, 8 * random_size(random, 0, 7)
+    kind = random.random()
+    if kind < 0.25:
+        group = filters = channels
+        kernel = int(random.choice([3, 3, 5, 7]))
+    elif kind < 0.4:
+        group, kernel = int(random.choice([2, 4, 8, 16])), 3
+        channels = filters = group * int(random.choice([4, 8, 16, 32]))
+    elif kind < 0.52:
+        channels, filters, stride = (
+            int(random.choice([1, 3, 3])),
+            int(random.choice([16, 32, 64])),
+            2,
+        )
+        side, kernel = random_size(random, 5, 8.5), int(random.choice([3, 3, 5, 7]))
+    share = channels * filters // group
+    while side > 4 and share * (side * kernel // stride) ** 2 > _LARGEST_LAYER:
+        side //= 2
+    while channels * side * side > _LARGEST_DATA:
+        side //= 2
+    x = sketch.conv(
+        made(sketch, (1, channels, side, side)), filters, kernel, stride=stride, group=group
+    )
+    sketch.output(sketch.unary("Relu", x) if random.random() < 0.5 else x)
+
+
 def transposed_convolution(sketch: Sketch) -> None:
     """A ConvTranspose that doubles the size."""
     random = sketch.random
@@ -130,9 +167,9 @@ def recurrent(sketch: Sketch) -> None:
     """An LSTM or GRU layer."""
     random = sketch.random
     gates, op_type = [(4, "LSTM"), (3, "GRU")][int(random.integers(2))]
-    steps = 1 if random.random() < 0.4 else random_size(random, 0, 6)
-    width, hidden = random_size(random, 3, 9), random_size(random, 3, 9)
-    while steps * gates * hidden * (width + hidden) > 1 << 25:
+    steps = 1 if random.random() < 0.3 else random_size(random, 0, 7)
+    width, hidden = random_size(random, 4, 9), random_size(random, 4, 9)
+    while steps * gates * hidden * (width + hidden) > 1 << 24:
         steps, hidden = max(steps // 2, 1), max(hidden // 2, 8)
     directions = int(random.choice([1, 1, 2]))
     x = made(sketch, (steps, 1, width))

@@ -13,15 +13,37 @@ from graphopt.cost.latency import sampled_contractions as contractions
 from graphopt.cost.latency.sketch import Sketch, made, random_size
 
 _NODES = 20
+_RECURRENT_LAYERS = 5
+_LAYERS = 12
+_POOLS = 2
+_WIDEST_POOL = 20
 _LARGEST = 1 << 20
+_LARGEST_POOLED = 1 << 17
 
 
 def operators(sketch: Sketch) -> None:
-    """Fill the sketch with operators, each on the result of a cheap one, all of them outputs."""
+    """Fill the sketch with operators, each on the result of a cheap one."""
     random = sketch.random
     for _ in range(_NODES):
         draw = _DRAWN[int(random.integers(len(_DRAWN)))]
         draw(sketch)
+    sketch.reduce_outputs()
+
+
+def recurrent_layers(sketch: Sketch) -> None:
+    """A few recurrent layers, each by itself."""
+    for _ in range(_RECURRENT_LAYERS):
+        contractions.recurrent(sketch)
+    sketch.reduce_outputs()
+
+
+def layers(sketch: Sketch) -> None:
+    """Convolutions of the sizes that networks have, each by itself."""
+    for _ in range(_LAYERS):
+        contractions.layer(sketch)
+    for _ in range(_POOLS):
+        _pool(sketch)
+    sketch.reduce_outputs()
 
 
 def _data(sketch: Sketch, rank: int | None = None) -> str:
@@ -83,7 +105,8 @@ def _gelus(sketch: Sketch) -> None:
     if kind == 0:
         sketch.output(sketch.binary("Mul", x, sketch.unary("Sigmoid", x)))
         return
-    if kind == 1 and sketch.shapes[x][-1] > 1:
+    if kind == 1:
+        x = made(sketch, (1, random_size(random, 0, 8), random_size(random, 3, 11)))
         x = sketch.binary("Add", x, sketch.weight((sketch.shapes[x][-1],)))
     half = sketch.unary("Erf", sketch.binary("Div", x, sketch.scalar(2**0.5)))
     raised = sketch.binary("Mul", x, sketch.binary("Add", half, sketch.scalar(1.0)))
@@ -189,7 +212,9 @@ def _reduction(sketch: Sketch) -> None:
     if random.random() < 0.15:
         axes = list(range(rank))
     op_type = str(
-        random.choice(["ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax", "ArgMax", "ReduceL2"])
+        random.choice(
+            ["ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax", "ArgMax", "ArgMax", "ReduceL2"]
+        )
     )
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     if op_type == "ReduceSum":
@@ -204,20 +229,24 @@ def _reduction(sketch: Sketch) -> None:
 def _pool(sketch: Sketch) -> None:
     """Pools that no convolution stands before: ONNX Runtime keeps their layout."""
     random = sketch.random
-    x = _data(sketch, 4)
-    batch, channels, height, width = sketch.shapes[x]
-    kind = random.integers(4)
+    channels, side = random_size(random, 3, 9), random_size(random, 2, 7)
+    while channels * side * side > _LARGEST_POOLED:
+        channels //= 2
+    x = made(sketch, (1, channels, side, side))
+    kind = random.integers(5)
     if kind == 0:
         op_type = str(random.choice(["GlobalAveragePool", "GlobalMaxPool"]))
-        sketch.output(sketch.add(op_type, [x], (batch, channels, 1, 1)))
+        sketch.output(sketch.add(op_type, [x], (1, channels, 1, 1)))
         return
-    kernel = int(random.choice([2, 3, 5]))
-    if min(height, width) < kernel:
-        _unary(sketch)
-        return
-    op_type = str(random.choice(["MaxPool", "AveragePool"]))
-    stride = int(random.choice([1, 2]))
-    sketch.output(sketch.add(op_type, [x], (), kernel_shape=[kernel] * 2, strides=[stride] * 2))
+    kernel = (
+        side if kind == 1 and side <= _WIDEST_POOL else min(int(random.choice([2, 3, 5])), side)
+    )
+    op_type = str(random.choice(["MaxPool", "MaxPool", "AveragePool"]))
+    stride = int(random.choice([1, 2, 2]))
+    # Rounded up, ONNX Runtime leaves a pool in its layout even where it would change others.
+    rounded_up = int(random.random() < 0.4)
+    window: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
+    sketch.output(sketch.add(op_type, [x], (), **window, ceil_mode=rounded_up))
 
 
 def _transpose(sketch: Sketch) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from graphopt.cost.latency.sampled_operators import operators
+from graphopt.cost.latency.sampled_operators import layers, operators, recurrent_layers
 from graphopt.cost.latency.sketch import Sketch
 
 _SMALLEST_MACS, _LARGEST_MACS = 3e6, 1e9
@@ -50,7 +50,7 @@ def _log_uniform(random: np.random.Generator, low: float, high: float) -> float:
 
 def _channels(random: np.random.Generator, low: float, high: float) -> int:
     """A number of channels: most are multiples of 8, as in most networks."""
-    step = int(random.choice([1, 4, 8, 8, 16, 16, 32]))
+    step = int(random.choice([2, 4, 8, 8, 8, 16, 16, 16, 32]))
     return max(step, round(_log_uniform(random, low, high) / step) * step)
 
 
@@ -120,10 +120,13 @@ def _activation(random: np.random.Generator) -> Activation:
     def leaky(sketch: Sketch, x: str) -> str:
         return sketch.unary("LeakyRelu", x, alpha=0.1)
 
+    def parametric(sketch: Sketch, x: str) -> str:
+        return sketch.unary("PRelu", x, sketch.weight((sketch.shapes[x][1], 1, 1)))
+
     def none(_: Sketch, x: str) -> str:
         return x
 
-    choices = (relu, relu, relu, clip, silu, hard_swish, leaky, none)
+    choices = (relu, relu, relu, relu, clip, silu, hard_swish, leaky, parametric, none)
     return choices[int(random.integers(len(choices)))]
 
 
@@ -192,9 +195,11 @@ def _separable(sketch: Sketch, x: str, filters: int, stride: int, activate: Acti
 def _dense(sketch: Sketch, x: str, filters: int, stride: int, activate: Activation) -> str:
     if stride > 1:
         x = _pool(sketch, x, "AveragePool", 2, 2)
-    growth = max(filters // 4, 8)
+    growth = max(filters // 32 * 8, 8)
     for _ in range(int(sketch.random.integers(1, 3))):
-        y = activate(sketch, sketch.conv(x, 2 * growth))
+        # After a Concat nothing takes the normalization in.
+        y = sketch.unary("Relu", sketch.normalized(x)) if sketch.random.random() < 0.5 else x
+        y = activate(sketch, sketch.conv(y, 2 * growth))
         y = activate(sketch, sketch.conv(y, growth, 3))
         x = _concatenate(sketch, [x, y])
     return x
@@ -203,9 +208,9 @@ def _dense(sketch: Sketch, x: str, filters: int, stride: int, activate: Activati
 def _inception(sketch: Sketch, x: str, filters: int, stride: int, activate: Activation) -> str:
     if stride > 1:
         x = _pool(sketch, x, "MaxPool", 3, 2)
-    part = max(filters // 3, 8)
+    part = max(filters // 24 * 8, 8)
     a = activate(sketch, sketch.conv(x, part))
-    b = activate(sketch, sketch.conv(x, max(part // 2, 8)))
+    b = activate(sketch, sketch.conv(x, max(part // 16 * 8, 8)))
     kernel = [(1, 3), (3, 1), (1, 7), (5, 5), (3, 3)][int(sketch.random.integers(5))]
     b = activate(sketch, sketch.conv(b, part, kernel))
     c = activate(sketch, sketch.conv(_pool(sketch, x, "MaxPool", 3, 1), part))
@@ -439,9 +444,12 @@ _PLAN: tuple[tuple[str, Callable[[Sketch], None], bool], ...] = (
     ("convolutional", _convolutional, False),
     ("operators", operators, False),
     ("convolutional int8", _convolutional, True),
+    ("layers", layers, False),
     ("transformer", _transformer, False),
+    ("layers int8", layers, True),
     ("convolutional", _convolutional, False),
     ("operators int8", operators, True),
+    ("recurrent", recurrent_layers, False),
     ("convolutional int8", _convolutional, True),
     ("operators", operators, False),
     ("transformer int8", _transformer, True),

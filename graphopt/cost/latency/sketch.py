@@ -80,6 +80,17 @@ class Sketch:
         """Make these values outputs of the model."""
         self._outputs.extend(names)
 
+    def reduce_outputs(self) -> None:
+        """Give out one number of each output instead of all of it.
+
+        The memory of a graph's outputs is new at every run, and the first to write to it waits
+        for the system; in a network that holds for few of the values.
+        """
+        wide, self._outputs = self._outputs, []
+        for name in wide:
+            flat = self.add("Reshape", [name, self.integers([-1])])
+            self.output(self.add("Gather", [flat, self.integers(0)]))
+
     def weight(self, shape: Sequence[int], scale: float = 1.0) -> str:
         """A float constant: the same random numbers over and over, which is quick."""
         size = math.prod(shape)
@@ -149,14 +160,25 @@ class Sketch:
             pads=[top // 2, left // 2, top - top // 2, left - left // 2],
         )
 
+    def normalized(self, data: str) -> str:
+        """A BatchNormalization."""
+        wide = (self.shapes[data][1],)
+        weights = [self.weight(wide, 0.1) for _ in range(3)]
+        ones = np.ones(wide, np.float32).tobytes()
+        variance = self.constant(self.name("variance"), TensorProto.FLOAT, wide, ones)
+        return self.unary("BatchNormalization", data, *weights, variance)
+
     def linear(self, data: str, columns: int, *, bias: bool = True) -> str:
         """A MatMul with a constant matrix, and an Add; a Gemm where the data is a matrix."""
         *outer, depth = self.shapes[data]
-        weight = self.weight((depth, columns), depth**-0.5)
         self.macs += math.prod(outer) * depth * columns
         shape = (*outer, columns)
         if bias and len(outer) == 1:
-            return self.add("Gemm", [data, weight, self.weight((columns,), 0.1)], shape)
+            turned = int(self.random.random() < 0.6)
+            weight = self.weight((columns, depth) if turned else (depth, columns), depth**-0.5)
+            inputs = [data, weight, self.weight((columns,), 0.1)]
+            return self.add("Gemm", inputs, shape, transB=turned)
+        weight = self.weight((depth, columns), depth**-0.5)
         product = self.add("MatMul", [data, weight], shape)
         return self.binary("Add", product, self.weight((columns,), 0.1)) if bias else product
 
