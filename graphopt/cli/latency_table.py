@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graphopt.cost.latency import Latency, Measured, MeasuredNode, NodeLatency
 
 _BAR = 12
-_LONGEST_NAME = 44
+_LONGEST_NAME = 36
 
 
 def print_latency(latency: Latency, top: int, *, verbose: bool) -> None:
