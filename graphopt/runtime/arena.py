@@ -20,7 +20,13 @@ from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
 from graphopt.runtime.executed import name_nodes
 from graphopt.runtime.ort_errors import runtime_reason
-from graphopt.runtime.session import Feed, _load, _onnxruntime, _proto, _provider_names
+from graphopt.runtime.session import (
+    Feed,
+    import_onnxruntime,
+    make_session,
+    proto_of,
+    provider_names,
+)
 from graphopt.runtime.weights import share_weights
 
 _RUNS = 3
@@ -101,7 +107,7 @@ def _read(events: Iterable[dict[str, Any]]) -> ArenaPeak:
 
 def _profiled(model: ir.Model, feed: Feed, threads: int, *, packing: bool) -> list[dict[str, Any]]:
     """What the profiler writes of some runs in a new session."""
-    runtime = _onnxruntime()
+    runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads
@@ -112,9 +118,9 @@ def _profiled(model: ir.Model, feed: Feed, threads: int, *, packing: bool) -> li
         options.profile_file_prefix = str(Path(folder) / "profile")
         with share_weights(model, in_place=False) as weights:
             weights.lend(runtime, options)
-            proto = _proto(weights, ())
+            proto = proto_of(weights, ())
             name_nodes(proto)
-            session = _load(runtime, proto, options, _provider_names(runtime, "cpu"))
+            session = make_session(runtime, proto, options, provider_names(runtime, "cpu"))
         try:
             for _ in range(_RUNS):
                 session.run(None, feed)

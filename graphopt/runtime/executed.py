@@ -17,7 +17,7 @@ from graphopt.errors import InvalidModelError
 from graphopt.graph import ir
 from graphopt.graph.walk import nested_graphs
 from graphopt.runtime.executed_shapes import complete_shapes
-from graphopt.runtime.session import _load, _onnxruntime, _proto, _provider_names
+from graphopt.runtime.session import import_onnxruntime, make_session, proto_of, provider_names
 from graphopt.runtime.weights import share_weights
 
 _QUIET = 4
@@ -51,8 +51,8 @@ def executed_model(
     Raises:
         RuntimeUnavailableError: ONNX Runtime cannot load the model here; one line says why.
     """
-    runtime = _onnxruntime()
-    providers = _provider_names(runtime, provider)
+    runtime = import_onnxruntime()
+    providers = provider_names(runtime, provider)
     options = runtime.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads
@@ -61,9 +61,9 @@ def executed_model(
         write_executed(options, path)
         with share_weights(model, in_place=False) as weights:
             weights.lend(runtime, options)
-            proto = _proto(weights, ())
+            proto = proto_of(weights, ())
             name_nodes(proto)
-            _load(runtime, proto, options, providers)
+            make_session(runtime, proto, options, providers)
         return read_executed(path, sized or model)
 
 

@@ -23,7 +23,13 @@ from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
 from graphopt.runtime.executed import name_nodes, read_executed, write_executed
 from graphopt.runtime.ort_errors import runtime_reason
-from graphopt.runtime.session import Feed, _load, _onnxruntime, _proto, _provider_names
+from graphopt.runtime.session import (
+    Feed,
+    import_onnxruntime,
+    make_session,
+    proto_of,
+    provider_names,
+)
 from graphopt.runtime.weights import share_weights
 
 _QUIET = 4
@@ -145,7 +151,7 @@ class _Runner:
     def __init__(
         self, model: ir.Model, threads: int, provider: str, profile_in: Path | None = None
     ) -> None:
-        runtime = _onnxruntime()
+        runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = _QUIET
         # Asked for all cores by number, ONNX Runtime leaves its threads wherever the system puts
@@ -157,9 +163,11 @@ class _Runner:
             write_executed(options, profile_in / _EXECUTED)
         with share_weights(model, in_place=False) as weights:
             weights.lend(runtime, options)
-            proto = _proto(weights, ())
+            proto = proto_of(weights, ())
             name_nodes(proto)
-            self._session: Any = _load(runtime, proto, options, _provider_names(runtime, provider))
+            self._session: Any = make_session(
+                runtime, proto, options, provider_names(runtime, provider)
+            )
         self._weights = weights
         self._spreads = threads != 1 and options.intra_op_num_threads == 0
 

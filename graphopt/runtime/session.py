@@ -58,8 +58,8 @@ class Session:
         threads: int = 0,
         outputs: Sequence[str] = (),
     ) -> None:
-        runtime = _onnxruntime()
-        providers = _provider_names(runtime, provider)
+        runtime = import_onnxruntime()
+        providers = provider_names(runtime, provider)
         options = runtime.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads
@@ -70,7 +70,7 @@ class Session:
         extra = _extra_outputs(model, outputs)
         with share_weights(model, in_place=provider == "cpu" and not optimized) as weights:
             weights.lend(runtime, options)
-            session = _load(runtime, _proto(weights, extra), options, providers)
+            session = make_session(runtime, proto_of(weights, extra), options, providers)
         self._weights = weights
         self._session = session
         self._runtime = runtime
@@ -126,7 +126,8 @@ class Session:
         return value
 
 
-def _onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, quiet, its random numbers fixed."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_QUIET)
@@ -136,7 +137,13 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _provider_names(runtime: Any, provider: str) -> list[str]:
+def provider_names(runtime: Any, provider: str) -> list[str]:
+    """ONNX Runtime's names of a provider and of the one to fall back to.
+
+    Raises:
+        UsageError: there is no such provider.
+        RuntimeUnavailableError: this build does not have it.
+    """
     if provider not in _PROVIDERS:
         known = ", ".join(_PROVIDERS)
         raise UsageError(f"unknown provider {provider!r}: use one of {known}")
@@ -166,7 +173,12 @@ def _extra_outputs(model: ir.Model, names: Sequence[str]) -> list[str]:
     return wanted
 
 
-def _proto(weights: Weights, extra_outputs: Sequence[str]) -> onnx.ModelProto:
+def proto_of(weights: Weights, extra_outputs: Sequence[str]) -> onnx.ModelProto:
+    """What a session is made of: the model whose weights are lent, with further outputs.
+
+    Raises:
+        RuntimeUnavailableError: the model cannot be expressed in protobuf.
+    """
     try:
         proto = weights.to_proto()
     except OutputError as error:
@@ -177,12 +189,16 @@ def _proto(weights: Weights, extra_outputs: Sequence[str]) -> onnx.ModelProto:
     return proto
 
 
-def _load(runtime: Any, proto: onnx.ModelProto, options: Any, providers: list[str]) -> Any:
-    """Make the session of ONNX Runtime."""
+def make_session(runtime: Any, proto: onnx.ModelProto, options: Any, providers: list[str]) -> Any:
+    """The session of ONNX Runtime.
+
+    Raises:
+        RuntimeUnavailableError: it cannot load the model; one line says why.
+    """
     try:
         return runtime.InferenceSession(proto.SerializeToString(), options, providers=providers)
     except Exception as error:
         if lower_versions(proto, str(error)):
-            return _load(runtime, proto, options, providers)
+            return make_session(runtime, proto, options, providers)
         reason = runtime_reason(error)
         raise RuntimeUnavailableError(f"cannot load the model: {reason}") from error
