@@ -11,6 +11,7 @@ from graphopt.cost import estimate_cost
 from graphopt.cost.memory import MemoryUse, memory_use
 from graphopt.cost.quantity import Number, Quantity, evaluated, free
 from graphopt.cost.schedule import Step
+from graphopt.graph import patient_collector
 
 SETTINGS = ({"batch": 1, "seq": 5}, {"batch": 3, "seq": 16}, {"batch": 8, "seq": 2})
 
@@ -148,10 +149,12 @@ def test_five_thousand_nodes_take_no_time_and_it_grows_linearly() -> None:
         ]  # fmt: skip
         sizes = {f"v{i}": 4 + i % 5 for i in range(count + 1)}
         best = float("inf")
-        for _ in range(3):
-            start = time.process_time()
-            memory_use(steps, sizes, ["v0"], [f"v{count}"])
-            best = min(best, time.process_time() - start)
+        # As estimate_cost runs it: else what other tests left in memory counts too.
+        with patient_collector():
+            for _ in range(3):
+                start = time.process_time()
+                memory_use(steps, sizes, ["v0"], [f"v{count}"])
+                best = min(best, time.process_time() - start)
         return best
 
     small, large = seconds(5_000), seconds(20_000)
