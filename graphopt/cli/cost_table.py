@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from graphopt.cli.render import count_text, make_console, print_line, print_table, size_text
+from graphopt.cli.render import (
+    count_text,
+    make_console,
+    print_line,
+    print_table,
+    share_text,
+    short_name,
+    size_text,
+)
 from graphopt.cost import Quantity
 from graphopt.cost.result import NodeCost, intensity, shape_text
 
@@ -15,8 +23,6 @@ if TYPE_CHECKING:
     from graphopt.cli.cost_example import Example
     from graphopt.cost import Cost, Group, Number
 
-_BAR = 12
-_LONGEST_NAME = 44
 _LONGEST_EXPRESSION = 72
 _MOST_NOTES = 6
 
@@ -52,7 +58,10 @@ def print_cost(
     print_table(
         console,
         (*headings, *columns, f"share of {unit}"),
-        [(*_names(row, by, verbose), *_figures(row), _bar(weigh(row) / whole)) for row in kept],
+        [
+            (*_names(row, by, verbose), *_figures(row), share_text(weigh(row) / whole))
+            for row in kept
+        ],
         right=("nodes", *columns),
     )
     if len(kept) < len(rows):
@@ -104,10 +113,7 @@ def _as_tree(rows: Sequence[NodeCost | Group], chosen: set[str]) -> list[NodeCos
 def _names(row: NodeCost | Group, by: str, verbose: bool) -> tuple[str, ...]:
     if isinstance(row, NodeCost):
         times = "" if row.executions == 1 else f" x{row.executions}"
-        name = row.name
-        if not verbose and len(name) > _LONGEST_NAME:
-            # The end of a path tells nodes apart.
-            name = "…" + name[1 - _LONGEST_NAME :]
+        name = short_name(row.name, whole=verbose)
         return name + times, row.op_type, shape_text(row.shape)
     if by == "module":
         depth = row.name.count("/") + 1 if row.name else 0
@@ -127,10 +133,6 @@ def _figures(row: NodeCost | Group) -> tuple[str, ...]:
         size_text(_integer(row.bytes_read + row.bytes_written)),
         "" if density is None else f"{density:.2f}" if density < 100 else f"{density:,.0f}",
     )
-
-
-def _bar(share: float) -> str:
-    return f"{share:6.1%} {'█' * round(share * _BAR)}"
 
 
 def _print_totals(console: Console, cost: Cost, example: Example, verbose: bool) -> None:

@@ -10,6 +10,8 @@ from graphopt.cli.render import (
     print_line,
     print_table,
     seconds_text,
+    share_text,
+    short_name,
     size_text,
 )
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
 
     from graphopt.cost.arena_plan import ArenaUse
     from graphopt.cost.latency import Latency, Measured, MeasuredNode, NodeLatency
-
-_BAR = 12
-_LONGEST_NAME = 36
 
 
 def print_latency(latency: Latency, top: int, *, verbose: bool) -> None:
@@ -56,14 +55,14 @@ def print_latency(latency: Latency, top: int, *, verbose: bool) -> None:
         ),
         [
             (
-                _name(row.name, verbose),
+                short_name(row.name, whole=verbose),
                 _type(row.op_type),
                 _time(row.seconds),
                 f"{_time(row.low)} to {_time(row.high)}",
                 count_text(round(row.flops)),
                 size_text(round(row.bytes)),
                 row.bound,
-                _bar(row.share),
+                share_text(row.share),
             )
             for row in kept
         ],
@@ -112,13 +111,13 @@ def _measured_row(row: MeasuredNode, known: bool, verbose: bool) -> tuple[str, .
     predicted = "" if row.predicted is None else _time(row.predicted)
     peak = "" if row.of_peak is None else f"{row.of_peak:.0%}"
     return (
-        _name(row.name, verbose),
+        short_name(row.name, whole=verbose),
         _type(row.op_type),
         _time(row.seconds),
         *((predicted, peak) if known else ()),
         count_text(round(row.flops)),
         size_text(round(row.bytes)),
-        _bar(row.share),
+        share_text(row.share),
     )
 
 
@@ -144,11 +143,3 @@ def _time(seconds: float) -> str:
 
 def _type(op_type: str) -> str:
     return op_type.removeprefix("com.microsoft.").removeprefix("com.ms.internal.")
-
-
-def _name(name: str, verbose: bool) -> str:
-    return name if verbose or len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
-
-
-def _bar(share: float) -> str:
-    return f"{share:6.1%} {'█' * round(share * _BAR)}"

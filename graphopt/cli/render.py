@@ -13,6 +13,9 @@ from graphopt.report import CheckReport, CheckStatus
 if TYPE_CHECKING:
     from rich.console import Console
 
+_BAR = 12
+_LONGEST_NAME = 34
+
 PIPE_WIDTH = 120
 """Columns of what is not a terminal, where COLUMNS does not say."""
 
@@ -81,6 +84,16 @@ def count_text(number: int) -> str:
         if figure < 999.95 or unit == "T":
             return f"{figure:,.1f} {unit}"
     raise AssertionError
+
+
+def share_text(share: float) -> str:
+    """A share of a whole in per cent, with a bar: `25.0% ███`."""
+    return f"{share:6.1%} {'█' * round(share * _BAR)}"
+
+
+def short_name(name: str, *, whole: bool) -> str:
+    """A node's name, cut at its front: the end of a path tells nodes apart."""
+    return name if whole or len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 def size_text(count: int | None) -> str:

@@ -52,9 +52,9 @@ class Counted:
     __le__ = _counting(lambda a, b: a <= b)
     __gt__ = _counting(lambda a, b: a > b)
     __ge__ = _counting(lambda a, b: a >= b)
-    __eq__ = _counting(lambda a, b: a == b)  # type: ignore[assignment]
-    __ne__ = _counting(lambda a, b: a != b)  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __eq__ = _counting(lambda a, b: a == b)
+    __ne__ = _counting(lambda a, b: a != b)
+    __hash__ = None
     __neg__ = _counting(lambda a, _: -a)
     __abs__ = _counting(lambda a, _: abs(a))
     __floor__ = _counting(lambda a, _: math.floor(a))

@@ -306,7 +306,7 @@ def test_sizes_are_checked() -> None:
         cost.at({"bacth": 2})
     for size in (-1, 2.0, True):
         with pytest.raises(graphopt.UsageError, match="integer of at least 0"):
-            cost.at({"batch": size})  # type: ignore[dict-item]
+            cost.at({"batch": size})
     assert cost.at({"batch": np.int32(2**30)}).total.macs == 32 * 2**30
 
 

@@ -101,7 +101,7 @@ MOVES: list[tuple[Case, tuple[int, ...]]] = [
 def test_the_bytes_are_those_that_are_touched(case: Case, indices: tuple[int, ...]) -> None:
     model, outputs = run(case)
     places = {float(x) for output in outputs for x in output.flat} - {0.0}
-    read = 4 * len(places) + sum(case.inputs[index].nbytes for index in indices)  # type: ignore[union-attr]
+    read = 4 * len(places) + sum(case.inputs[index].nbytes for index in indices)
     work = work_of(case, model, outputs)
     assert (work.reads, work.writes) == (read, sum(output.nbytes for output in outputs))
     assert (work.macs, work.elementwise, work.transcendentals) == (0, 0, 0)

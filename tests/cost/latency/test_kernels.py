@@ -59,8 +59,6 @@ def test_blocked_convolutions(weight, group, expected) -> None:
 def test_taps_on_padding_are_no_work(stride, dilation, pad) -> None:
     size, taps, channels = 11, 3, 16
     made = (size + 2 * pad - dilation * (taps - 1) - 1) // stride + 1
-    if made < 1:
-        pytest.skip("the window does not fit")
     found = _kernel(
         "Conv",
         {"x": (1, channels, size, size), "w": (channels, channels, taps, taps)},
