@@ -1,5 +1,6 @@
 """Where the tests find their models: the fixtures in the project and the zoo beside it."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,16 @@ collect_ignore = ["plugin"]
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
 ZOO = ROOT.parent / "shared" / "zoo"
+
+
+def pytest_collection_finish() -> None:
+    """Take what collecting the tests made out of the garbage collector's sight.
+
+    Thousands of cases stay in memory throughout; looking through them again and again takes time
+    that tests of linear growth would put down to what they test.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
