@@ -124,7 +124,6 @@ def test_the_sessions_of_the_cost_pages_print_what_they_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("pandas", reason="the page shows pandas: install [dev]")
-    pytest.importorskip("networkx", reason="the page shows networkx: install [dev]")
     monkeypatch.chdir(ROOT)
     failed, tried = doctest.testfile(str(ROOT / "docs" / "cost-library.md"), module_relative=False)
     assert tried > 15

@@ -265,9 +265,6 @@ class Cost:
         Nodes are indices into `by_node`; an edge has `value` and `bytes`. Attributes are texts and
         numbers (quantities where dims are free). There are no nodes for inputs and outputs of
         the model; what the body of a Loop or an If makes has no edge to the node that holds it.
-
-        Raises:
-            ImportError: networkx is not installed (`pip install graphopt[networkx]`).
         """
         import networkx
 

@@ -8,6 +8,7 @@ from graphopt.runtime.compare import OutputDifference, compare_outputs
 from graphopt.runtime.data import FeedReader, read_feeds
 from graphopt.runtime.evaluate import evaluate
 from graphopt.runtime.histogram import Histogram
+from graphopt.runtime.imported import imported
 from graphopt.runtime.inputs import runnable_feeds, seeded_feeds
 from graphopt.runtime.moments import MomentRequest, Patches, SecondMoment
 from graphopt.runtime.session import Feed, Session
@@ -33,6 +34,7 @@ __all__ = [
     "collect",
     "compare_outputs",
     "evaluate",
+    "imported",
     "load_statistics",
     "read_feeds",
     "runnable_feeds",

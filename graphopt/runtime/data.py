@@ -12,19 +12,16 @@ sample at a time, `x[i:i+1]`; a fixed batch of b gets b samples, and a last part
 fill a batch is dropped. Files are streamed: only the current samples are in memory.
 """
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from graphopt.errors import UsageError, reason_of
 from graphopt.graph import ir
+from graphopt.runtime.imported import imported, is_reference
 from graphopt.runtime.session import Feed
 from graphopt.runtime.stacked import Samples, array_samples, open_npy, open_npz
 
@@ -113,32 +110,12 @@ def _open_named(text: str, fitting: "_Fitting") -> FeedReader:
         if path.suffix not in (".npz", ".npy"):
             raise UsageError(f"{text}: data is read from .npz and .npy files")
         return FeedReader(lambda: _from_file(path, fitting), text, repeatable=True)
-    module, colon, name = text.rpartition(":")
-    if not colon or not module or not name.isidentifier():
+    if not is_reference(text):
         raise UsageError(f"{text} is no file or folder; a function is written module:function")
-    function = getattr(_imported(module, text), name, None)
-    if function is None:
-        raise UsageError(f"{module} has no {name}: {text} must name a function that gives feeds")
+    function = imported(text)
     if callable(function):
         return _from_function(function, text, fitting)
     return FeedReader(lambda: fitting.check_all(function, text), text, repeatable=True)
-
-
-def _imported(module: str, text: str) -> ModuleType:
-    """The module by name, looked for in the current folder too, or by the path of its file."""
-    try:
-        if module.endswith(".py"):
-            loader = SourceFileLoader(Path(module).stem, module)
-            loaded = ModuleType(loader.name)
-            loader.exec_module(loaded)
-            return loaded
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(module)
-        finally:
-            del sys.path[0]
-    except Exception as error:
-        raise UsageError(f"{text} cannot be imported: {reason_of(error)}") from error
 
 
 def _from_function(function: Callable[..., Any], label: str, fitting: "_Fitting") -> FeedReader:

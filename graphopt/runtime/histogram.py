@@ -1,12 +1,13 @@
-"""A histogram whose range grows with the data and whose counts stay exact.
+"""A histogram with the bins of a floating-point number: as fine at 0.001 as at 1000.
 
-Bin k holds the values in [k*w, (k+1)*w). The width w is a power of two, so a value's bin is
-found without rounding, and the bins of one width nest in those of the next: when the range has
-outgrown the number of bins, w is doubled and pairs of bins are added up. The result depends
-only on the values, not on their order or on how they were split up and merged: it is the one
-that the final width would have given from the start. What is not known is where in its bin a
-value lies: a quantile is off by at most w, and w is less than 4 / bins of the range of the data
-(or, where all values are nearly the same, 2^-22 of their magnitude).
+A bin holds the values whose sign, exponent and first bits of the mantissa are the same, so
+each octave [2^e, 2^(e+1)) has `bins` bins of equal width, and a value's bin is its first bits:
+no range has to be known beforehand, and one outlier does not coarsen the bins of the rest. The
+24 highest octaves are kept; what is smaller than 2^-24 of the largest magnitude counts as zero.
+
+The result depends only on the values, not on their order or on how they were split up and
+merged. What is not known is where in its bin a value lies: a quantile is off by at most its
+magnitude / `bins`.
 """
 
 import math
@@ -14,115 +15,175 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_CHUNK = 1 << 20
-# Bins do not get finer than 2^-24 of the largest magnitude: float32 has no more digits.
-_FINEST = 24
+OCTAVES = 24
+"""float32 has no more digits: what is below is nothing beside the largest magnitude."""
+
+_CHUNK = 1 << 17
+_MANTISSA = 23
+_BIAS = 127
+_EMPTY = -1000
+
+
+def _no_counts() -> np.ndarray:
+    return np.zeros(0, np.int64)
 
 
 @dataclass
 class Histogram:
-    """Counts of finite values.
+    """Counts of finite values, as float32.
 
     Attributes:
-        bins: the most bins to keep.
+        bins: bins per octave, a power of two up to 2048.
         minimum: the smallest value, inf while there is none.
         maximum: the largest value, -inf while there is none.
-        exponent: each bin is `2 ** exponent` wide.
-        first: the number k of the first bin.
-        counts: the count of each bin from there to the one of the maximum, int64.
+        top: the highest octave kept holds magnitudes in [2^top, 2^(top+1)).
+        zeros: how many values are zero, or next to it.
+        positive: [24 * bins], the counts of positive values by ascending magnitude; [0] while
+            there are none.
+        negative: the same of negative values.
         left_out: how many values were NaN or infinite.
     """
 
-    bins: int
+    bins: int = 256
     minimum: float = math.inf
     maximum: float = -math.inf
-    exponent: int = 0
-    first: int = 0
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    top: int = _EMPTY
+    zeros: int = 0
+    positive: np.ndarray = field(default_factory=_no_counts)
+    negative: np.ndarray = field(default_factory=_no_counts)
     left_out: int = 0
 
-    @property
-    def width(self) -> float:
-        """The width of a bin."""
-        return math.ldexp(1.0, self.exponent)
+    def __post_init__(self) -> None:
+        if self.bins & (self.bins - 1) or not 1 <= self.bins <= 2048:
+            raise ValueError(f"{self.bins} bins per octave: it must be a power of two up to 2048")
 
     @property
-    def edges(self) -> np.ndarray:
-        """The `len(counts) + 1` edges of the bins, ascending."""
-        return np.asarray(np.ldexp(np.arange(len(self.counts) + 1.0) + self.first, self.exponent))
+    def count(self) -> int:
+        """How many values were counted."""
+        return int(self.zeros + self.positive.sum() + self.negative.sum())
 
     def add(self, values: np.ndarray) -> None:
         """Count the values of an array of any shape."""
-        flat = values.reshape(-1)
+        flat = np.asarray(values).reshape(-1)
         for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK].astype(np.float64)
-            finite = chunk[np.isfinite(chunk)]
-            self.left_out += chunk.size - finite.size
-            if finite.size:
-                self._cover(float(finite.min()), float(finite.max()))
-                numbers = np.floor(np.ldexp(finite, -self.exponent)).astype(np.int64)
-                self.counts += np.bincount(numbers - self.first, minlength=len(self.counts))
+            self._add(np.ascontiguousarray(flat[start : start + _CHUNK], np.float32))
 
     def merge(self, other: "Histogram") -> None:
         """Add the counts of another histogram with as many bins, which stays as it is."""
         if other.bins != self.bins:
             raise ValueError(f"histograms of {self.bins} and {other.bins} bins cannot be merged")
         self.left_out += other.left_out
-        if len(other.counts):
-            self._cover(other.minimum, other.maximum)
-            self._count(other.first, other.counts, self.exponent - other.exponent)
+        self.zeros += other.zeros
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self._raise_top(other.top)
+        if other.top != _EMPTY:
+            self._count(other.positive, other.negative, other._lowest)
 
-    def absolute(self) -> "Histogram":
-        """The histogram of the magnitudes, with the same width: negative bins are mirrored."""
-        result = Histogram(self.bins, left_out=self.left_out)
-        if len(self.counts):
-            numbers = self.first + np.arange(len(self.counts))
-            mirrored = np.where(numbers < 0, -numbers - 1, numbers)
-            result.exponent = self.exponent
-            result.counts = np.zeros(int(mirrored.max()) + 1, np.int64)
-            np.add.at(result.counts, mirrored, self.counts)
-            result.maximum = max(abs(self.minimum), abs(self.maximum))
-            result.minimum = max(0.0, self.minimum, -self.maximum)
-        return result
+    def intervals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lower ends, upper ends (float64) and counts of the bins that hold values, ascending.
+
+        The ends are trimmed to the minimum and the maximum; zero is an interval without width.
+        """
+        edges = self._edges()
+        low = np.concatenate([-edges[:0:-1], [0.0], edges[:-1]])
+        high = np.concatenate([-edges[-2::-1], [0.0], edges[1:]])
+        empty = np.zeros(len(edges) - 1, np.int64)
+        negative = self.negative[::-1] if len(self.negative) else empty
+        positive = self.positive if len(self.positive) else empty
+        counts = np.concatenate([negative, [self.zeros], positive])
+        held = counts > 0
+        low, high, counts = low[held], high[held], counts[held]
+        return np.maximum(low, self.minimum), np.minimum(high, self.maximum), counts
 
     def quantile(self, fraction: float) -> float:
-        """The value that `fraction` of the values do not exceed, to within the width of a bin."""
-        if not len(self.counts):
+        """The value that `fraction` of the values do not exceed, up to 1 / `bins` of it."""
+        low, high, counts = self.intervals()
+        if not len(counts):
             return math.nan
-        sums = np.cumsum(self.counts)
-        index = min(int(np.searchsorted(sums, fraction * sums[-1])), len(sums) - 1)
-        middle = (self.first + index + 0.5) * self.width
-        return min(max(middle, self.minimum), self.maximum)
+        sums = np.cumsum(counts)
+        wanted = fraction * sums[-1]
+        index = min(int(np.searchsorted(sums, wanted)), len(sums) - 1)
+        before = sums[index] - counts[index]
+        within = min(max((wanted - before) / counts[index], 0.0), 1.0)
+        return float(low[index] + within * (high[index] - low[index]))
 
-    def _cover(self, low: float, high: float) -> None:
-        """Make the bins reach from `low` to `high`, and as coarse as that takes."""
+    @property
+    def _lowest(self) -> int:
+        """The key of the first bin kept: exponent field and first bits of the mantissa."""
+        return (self.top - OCTAVES + 1 + _BIAS) * self.bins
+
+    def _edges(self) -> np.ndarray:
+        """The ends of the bins of positive values, ascending; none where there are none."""
+        if self.top == _EMPTY:
+            return np.zeros(1)
+        within = 1 + np.arange(self.bins) / self.bins
+        octaves = np.ldexp(1.0, np.arange(self.top - OCTAVES + 1, self.top + 1))
+        edges = (octaves[:, None] * within).reshape(-1)
+        return np.append(edges, math.ldexp(1.0, self.top + 1))
+
+    def _add(self, chunk: np.ndarray) -> None:
+        finite = chunk
+        low, high = (float(chunk.min()), float(chunk.max())) if chunk.size else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            finite = chunk[np.isfinite(chunk)]
+            self.left_out += chunk.size - finite.size
+            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        if not finite.size:
+            return
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        exponent = _exponent(self.minimum, self.maximum, self.bins)
-        first, counts = self.first, self.counts
-        coarser = exponent - self.exponent
-        self.exponent = exponent
-        self.first = _number(self.minimum, exponent)
-        self.counts = np.zeros(_number(self.maximum, exponent) - self.first + 1, np.int64)
-        if len(counts):
-            self._count(first, counts, coarser)
+        self._raise_top(_octave(max(abs(low), abs(high))))
+        shift = np.uint32(_MANTISSA - (self.bins.bit_length() - 1))
+        bits = finite.view(np.uint32)
+        # Number 0 is for what counts as zero, then come the bins that are kept.
+        none = np.uint32(max(self._lowest, self.bins) - 1)
+        size = OCTAVES * self.bins + 1
+        if low >= 0:
+            # The sign bit of -0.0 is shifted out.
+            numbers = np.maximum((bits << np.uint32(1)) >> (shift + np.uint32(1)), none) - none
+            counts = np.bincount(numbers, minlength=size)
+            negative = counts[:0]
+        else:
+            numbers = np.maximum((bits & np.uint32(0x7FFFFFFF)) >> shift, none) - none
+            numbers += (bits >> np.uint32(31)) * np.uint32(size)
+            counts = np.bincount(numbers, minlength=2 * size)
+            self.zeros += int(counts[size])
+            negative = counts[size + 1 :]
+        self.zeros += int(counts[0])
+        self._count(counts[1:size], negative, int(none) + 1)
 
-    def _count(self, first: int, counts: np.ndarray, coarser: int) -> None:
-        """Add counts of bins that are `2 ** -coarser` times as wide as the own ones."""
-        numbers = (first + np.arange(len(counts))) >> coarser
-        np.add.at(self.counts, numbers - self.first, counts)
+    def _raise_top(self, top: int) -> None:
+        """Make room for a higher octave; the lowest ones become zeros."""
+        if top <= self.top:
+            return
+        moved = (top - self.top) * self.bins if self.top != _EMPTY else 0
+        for name in ("positive", "negative"):
+            held = getattr(self, name)
+            if len(held) and moved:
+                self.zeros += int(held[:moved].sum())
+                shifted = np.zeros_like(held)
+                shifted[: max(len(held) - moved, 0)] = held[moved:]
+                setattr(self, name, shifted)
+        self.top = top
+
+    def _count(self, positive: np.ndarray, negative: np.ndarray, lowest: int) -> None:
+        """Add counts of bins whose first one has the key `lowest`."""
+        for name, counts in (("positive", positive), ("negative", negative)):
+            if not counts.any():
+                continue
+            dropped = max(self._lowest - lowest, 0)
+            self.zeros += int(counts[:dropped].sum())
+            kept = counts[dropped:]
+            if not kept.any():
+                continue
+            if not len(getattr(self, name)):
+                setattr(self, name, np.zeros(OCTAVES * self.bins, np.int64))
+            start = lowest + dropped - self._lowest
+            held = getattr(self, name)
+            kept = kept[: len(held) - start]  # beyond are empty bins: `top` was raised before
+            held[start : start + len(kept)] += kept
 
 
-def _number(value: float, exponent: int) -> int:
-    return math.floor(math.ldexp(value, -exponent))
-
-
-def _exponent(low: float, high: float, bins: int) -> int:
-    """The exponent of the finest bins that suffice; it never falls as the range grows."""
-    _, magnitude = math.frexp(max(abs(low), abs(high)))
-    exponent = magnitude - _FINEST
-    if high > low:
-        _, spread = math.frexp((high - low) / bins)
-        exponent = max(exponent, spread - 1)
-    while _number(high, exponent) - _number(low, exponent) >= bins:
-        exponent += 1
-    return exponent
+def _octave(magnitude: float) -> int:
+    """e of the octave [2^e, 2^(e+1)) that holds a magnitude; the lowest there is for zero."""
+    return max(math.frexp(magnitude)[1] - 1, 1 - _BIAS) if magnitude else 1 - _BIAS

@@ -5,15 +5,18 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphopt.errors import UsageError, reason_of
+from graphopt.errors import OutputError, UsageError, reason_of
 from graphopt.runtime.histogram import Histogram
 from graphopt.runtime.moments import SecondMoment
 
-_FORMAT = 1
+_FORMAT = 2
+# There are few extremes, and nobody needs them to the last digit.
+_EXTREME_BINS = 64
 
 
 @dataclass
@@ -73,6 +76,8 @@ class TensorStatistics:
         feed_maximum_total: the sum of each feed's maximum.
         channels: the same per channel, if asked for.
         histogram: the histogram, if asked for.
+        feed_minima: the histogram of each feed's minimum, kept with the other one.
+        feed_maxima: the histogram of each feed's maximum.
         moment: the second moment, if asked for.
     """
 
@@ -88,6 +93,8 @@ class TensorStatistics:
     feed_maximum_total: float = 0.0
     channels: ChannelStatistics | None = None
     histogram: Histogram | None = None
+    feed_minima: Histogram | None = None
+    feed_maxima: Histogram | None = None
     moment: SecondMoment | None = None
 
     @property
@@ -117,6 +124,15 @@ class TensorStatistics:
         """The mean over the feeds of each one's maximum."""
         return self.feed_maximum_total / self.feeds if self.feeds else math.nan
 
+    def keep_histograms(self, bins: int) -> None:
+        """Keep histograms from now on, of the values and of the extremes of each feed.
+
+        Args:
+            bins: bins per octave of the values' histogram.
+        """
+        self.histogram = Histogram(bins)
+        self.feed_minima, self.feed_maxima = Histogram(_EXTREME_BINS), Histogram(_EXTREME_BINS)
+
     def add(self, values: np.ndarray) -> None:
         """Take in the tensor of one feed."""
         flat = values.reshape(-1)
@@ -137,6 +153,9 @@ class TensorStatistics:
         self.square_total += _square_sum(flat)
         self.feed_minimum_total += low
         self.feed_maximum_total += high
+        if self.feed_minima is not None and self.feed_maxima is not None:
+            self.feed_minima.add(np.array([low]))
+            self.feed_maxima.add(np.array([high]))
 
     def add_channels(self, values: np.ndarray, axis: int) -> None:
         """Take in the channels of the tensor of one feed."""
@@ -158,7 +177,7 @@ class TensorStatistics:
 
     def merge(self, other: "TensorStatistics") -> None:
         """Add what was seen of the same tensor elsewhere, with the same options."""
-        for part in ("channels", "histogram", "moment"):
+        for part in _PARTS:
             mine, theirs = getattr(self, part), getattr(other, part)
             if (mine is None) != (theirs is None) and self.feeds and other.feeds:
                 raise ValueError(f"statistics of {self.name!r} with and without {part}")
@@ -190,25 +209,39 @@ _SCALARS = (
     *("name", "feeds", "count", "left_out", "minimum", "maximum", "total", "square_total"),
     *("feed_minimum_total", "feed_maximum_total"),
 )
+_HISTOGRAM = (
+    Histogram,
+    ("bins", "minimum", "maximum", "top", "zeros", "left_out"),
+    ("positive", "negative"),
+)
 _PARTS: dict[str, tuple[type, tuple[str, ...], tuple[str, ...]]] = {
     "channels": (
         ChannelStatistics,
         ("axis",),
         ("minimum", "maximum", "sums", "square_sums", "count"),
     ),
-    "histogram": (
-        Histogram,
-        ("bins", "minimum", "maximum", "exponent", "first", "left_out"),
-        ("counts",),
-    ),
+    "histogram": _HISTOGRAM,
+    "feed_minima": _HISTOGRAM,
+    "feed_maxima": _HISTOGRAM,
     "moment": (SecondMoment, ("rows",), ("matrix", "sums", "reference_sums")),
 }
 
 
 def save_statistics(
-    statistics: Mapping[str, TensorStatistics], path: str | os.PathLike[str]
+    statistics: Mapping[str, TensorStatistics],
+    path: str | os.PathLike[str],
+    *,
+    purpose: str = "",
 ) -> None:
-    """Write statistics to an `.npz`, from which they load as the same numbers."""
+    """Write statistics to an `.npz`, from which they load as the same numbers.
+
+    The file is written beside and renamed: an interruption leaves the old one or the new one.
+
+    Args:
+        statistics: what to write.
+        path: where to.
+        purpose: what they were collected for, to be asked for again when they are loaded.
+    """
     arrays: dict[str, np.ndarray] = {}
     entries = []
     for number, item in enumerate(statistics.values()):
@@ -220,22 +253,38 @@ def save_statistics(
                 for key in fields:
                     arrays[f"{number}.{part}.{key}"] = getattr(held, key)
         entries.append(entry)
-    header = json.dumps({"format": _FORMAT, "tensors": entries})
-    with open(path, "wb") as file:  # noqa: PTH123 - a file object keeps numpy from adding .npz
-        np.savez(file, header=np.array(header), **arrays)  # type: ignore[arg-type]
+    header = json.dumps({"format": _FORMAT, "purpose": purpose, "tensors": entries})
+    whole = Path(path)
+    part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:  # a file object keeps numpy from adding .npz
+            np.savez(file, header=np.array(header), **arrays)  # type: ignore[arg-type]
+        part.replace(whole)
+    except OSError as error:
+        raise OutputError(f"cannot write '{whole}': {reason_of(error)}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def load_statistics(path: str | os.PathLike[str]) -> dict[str, TensorStatistics]:
+def load_statistics(
+    path: str | os.PathLike[str], *, purpose: str = ""
+) -> dict[str, TensorStatistics]:
     """Read what `save_statistics` wrote.
 
     Raises:
-        UsageError: the file cannot be read, or is something else.
+        UsageError: the file cannot be read, is something else, or was written for another
+            purpose.
     """
     try:
         with np.load(path, allow_pickle=False) as data:
             header = json.loads(str(data["header"]))
             if header["format"] != _FORMAT:
                 raise UsageError(f"{path} was written by another version: collect again")
+            if header["purpose"] != purpose:
+                raise UsageError(
+                    f"{path} was written for another model, other tensors or other options: "
+                    "delete it to start again"
+                )
             statistics = {}
             for number, entry in enumerate(header["tensors"]):
                 item = TensorStatistics(**{key: entry[key] for key in _SCALARS})

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import networkx
 import numpy as np
 import onnx
 import pytest
@@ -341,7 +342,6 @@ def test_weights_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_edges_carry_bytes_and_networkx_takes_them() -> None:
-    networkx = pytest.importorskip("networkx", reason="networkx is not installed")
     cost = estimate_cost(shared_weight())
     graph = cost.to_networkx()
     assert graph.nodes[0]["macs"] == 32

@@ -1,0 +1,1 @@
+"""Half precision: what stays float32, and where the casts go."""
