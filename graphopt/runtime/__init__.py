@@ -18,6 +18,7 @@ from graphopt.runtime.statistics import (
     load_statistics,
     save_statistics,
 )
+from graphopt.runtime.tapping import tapped_pairs
 from graphopt.runtime.timing import time_interleaved
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "runnable_feeds",
     "save_statistics",
     "seeded_feeds",
+    "tapped_pairs",
     "time_interleaved",
 ]

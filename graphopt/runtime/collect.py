@@ -4,17 +4,21 @@ One collector for all that calibrates: quantization (ranges, histograms), prunin
 (second moments), half precision (largest magnitudes).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphopt.errors import UsageError
 from graphopt.graph import ir
+from graphopt.runtime.histogram import Histogram
 from graphopt.runtime.moments import MomentRequest, add_rows
 from graphopt.runtime.session import Feed
 from graphopt.runtime.statistics import TensorStatistics
 from graphopt.runtime.tapping import TappedGroup, tapped_groups
+
+# Values of one feed's tensor that its histogram counts: more tell nothing more.
+_COUNTED = 1 << 19
 
 
 def collect(
@@ -44,7 +48,9 @@ def collect(
         feeds: the data, read once, one feed at a time.
         names: the tensors: values of the main graph, inputs among them.
         channel_axes: name -> axis along which ranges and means are kept as well.
-        bins: how many bins each histogram has per octave; None for no histograms.
+        bins: how many bins each histogram has per octave; None for no histograms. Of a tensor
+            with more than a million values in a feed half a million, evenly spread, are counted,
+            and its extremes.
         moments: name -> the second moment to sum.
         reference: the model whose tensors are X0 in moments that ask for one.
         known: statistics of the same tensors to add to, kept with the same options; they are
@@ -86,20 +92,34 @@ def collect(
                 array = _array(name, value)
                 item.add(array)
                 if item.histogram is not None:
-                    item.histogram.add(array)
+                    _count(item.histogram, array)
                 if name in channel_axes:
                     item.add_channels(array, _axis(name, channel_axes[name], array))
                 if name in moments:
-                    matched = None if other is None else _array(name, other)
-                    try:
-                        item.moment = add_rows(
-                            item.moment, moments[name], array, matched, name, index
-                        )
-                    except (ValueError, IndexError) as error:
-                        raise UsageError(f"no second moment of {name!r}: {error}") from error
+                    _add_moment(item, moments[name], array, other, index)
         if progress is not None:
             progress(index + 1)
     return statistics
+
+
+def _count(histogram: Histogram, array: np.ndarray) -> None:
+    """Count a tensor's values; of a very large one a part, spread evenly, and the extremes."""
+    flat = array.reshape(-1)
+    if flat.size > 2 * _COUNTED:
+        # Odd, so that the part does not stand in a few columns of an image.
+        histogram.add(np.array([flat.min(), flat.max()]))
+        flat = flat[:: flat.size // _COUNTED | 1]
+    histogram.add(flat)
+
+
+def _add_moment(
+    item: TensorStatistics, request: MomentRequest, array: np.ndarray, other: Any, index: int
+) -> None:
+    matched = None if other is None else _array(item.name, other)
+    try:
+        item.moment = add_rows(item.moment, request, array, matched, item.name, index)
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"no second moment of {item.name!r}: {error}") from error
 
 
 def _array(name: str, value: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 A bin holds the values whose sign, exponent and first bits of the mantissa are the same, so
 each octave [2^e, 2^(e+1)) has `bins` bins of equal width, and a value's bin is its first bits:
 no range has to be known beforehand, and one outlier does not coarsen the bins of the rest. The
-24 highest octaves are kept; what is smaller than 2^-24 of the largest magnitude counts as zero.
+40 highest octaves are kept; what is smaller than 2^-40 of the largest magnitude counts as zero.
 
 The result depends only on the values, not on their order or on how they were split up and
 merged. What is not known is where in its bin a value lies: a quantile is off by at most its
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-OCTAVES = 24
-"""float32 has no more digits: what is below is nothing beside the largest magnitude."""
+OCTAVES = 40
+"""The digits of float32 and 16 more, so that they are left when an outlier is taken off."""
 
 _CHUNK = 1 << 17
 _MANTISSA = 23
@@ -38,7 +38,7 @@ class Histogram:
         maximum: the largest value, -inf while there is none.
         top: the highest octave kept holds magnitudes in [2^top, 2^(top+1)).
         zeros: how many values are zero, or next to it.
-        positive: [24 * bins], the counts of positive values by ascending magnitude; [0] while
+        positive: [40 * bins], the counts of positive values by ascending magnitude; [0] while
             there are none.
         negative: the same of negative values.
         left_out: how many values were NaN or infinite.
@@ -185,5 +185,5 @@ class Histogram:
 
 
 def _octave(magnitude: float) -> int:
-    """e of the octave [2^e, 2^(e+1)) that holds a magnitude; the lowest there is for zero."""
+    """The e of the octave [2^e, 2^(e+1)) that holds a magnitude; the lowest one for zero."""
     return max(math.frexp(magnitude)[1] - 1, 1 - _BIAS) if magnitude else 1 - _BIAS

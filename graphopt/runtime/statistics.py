@@ -255,15 +255,15 @@ def save_statistics(
         entries.append(entry)
     header = json.dumps({"format": _FORMAT, "purpose": purpose, "tensors": entries})
     whole = Path(path)
-    part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+    beside = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:  # a file object keeps numpy from adding .npz
+        with beside.open("wb") as file:  # a file object keeps numpy from adding .npz
             np.savez(file, header=np.array(header), **arrays)  # type: ignore[arg-type]
-        part.replace(whole)
+        beside.replace(whole)
     except OSError as error:
         raise OutputError(f"cannot write '{whole}': {reason_of(error)}") from error
     finally:
-        part.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
 
 
 def load_statistics(

@@ -13,6 +13,39 @@ from graphopt.runtime.session import Feed, Session
 _PROBED_TOGETHER = 16
 
 
+def tapped_pairs(
+    model: ir.Model,
+    reference: ir.Model,
+    pairs: Mapping[str, str],
+    feeds: Iterable[Feed],
+    *,
+    max_bytes: int = 256 << 20,
+    threads: int = 0,
+    provider: str = "cpu",
+) -> Iterator[tuple[str, Any, Any]]:
+    """The name and the value of each tensor, and that of its partner, feed after feed.
+
+    Args:
+        model: the model whose tensors they are.
+        reference: the model of the partners, which takes the same feeds.
+        pairs: tensor -> partner.
+        feeds: the inputs, read once.
+        max_bytes: memory for the tensors of one run.
+        threads: threads within one operator; 0 leaves the choice to ONNX Runtime.
+        provider: where to run.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime cannot run one of the models.
+    """
+    groups: list[TappedGroup] = []
+    options = {"threads": threads, "provider": provider}
+    for feed in feeds:
+        if not groups:
+            groups = tapped_groups(model, reference, pairs, feed, max_bytes, options)
+        for group in groups:
+            yield from group.run(feed)
+
+
 class _Part:
     """Some tensors of one model, computed in one run."""
 
@@ -26,7 +59,11 @@ class _Part:
 
     def run(self, feed: Feed) -> dict[str, Any]:
         """The tensors by name; an input is what the feed has for it."""
-        values = {} if self._session is None else self._session.run(feed, self._computed)
+        values: dict[str, Any] = {}
+        if self._session is not None:
+            taken = self._session.input_names
+            known = {name: value for name, value in feed.items() if name in taken}
+            values = self._session.run(known, self._computed)
         for name in self._names:
             if name not in values and name in feed:
                 values[name] = feed[name]

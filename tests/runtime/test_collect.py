@@ -1,5 +1,6 @@
 """The collector against numpy on everything at once."""
 
+import itertools
 import sys
 
 import ml_dtypes
@@ -9,7 +10,6 @@ import pytest
 from graphopt.errors import UsageError
 from graphopt.graph import from_text
 from graphopt.runtime import (
-    Histogram,
     MomentRequest,
     Patches,
     Session,
@@ -64,8 +64,7 @@ def test_ranges_and_means(name, max_bytes):
 
 
 def test_groups_hold_no_more_than_allowed(monkeypatch):
-    # The package's function shadows the module's name.
-    module = sys.modules["graphopt.runtime.collect"]
+    module = sys.modules["graphopt.runtime.tapping"]
     sessions = []
 
     class Watched(Session):
@@ -116,77 +115,7 @@ def test_types_without_float32_range(dtype):
     value = float(x[0])
     assert item.mean == value
     assert item.total == value * 100_000
-    assert item.histogram.counts.sum() == 100_000
-
-
-def histogram_of(values, bins, pieces=1):
-    histogram = Histogram(bins)
-    for piece in np.array_split(values, pieces):
-        histogram.add(piece)
-    return histogram
-
-
-@pytest.mark.parametrize("bins", [16, 100, 2048])
-@pytest.mark.parametrize("pieces", [1, 7, 100])
-def test_histogram_counts_are_exact(bins, pieces):
-    rng = np.random.default_rng(0)
-    # The range grows from piece to piece, far beyond where it began, on both sides.
-    values = rng.standard_normal(5000) * np.logspace(-4, 3, 5000)
-    histogram = histogram_of(values, bins, pieces)
-    assert histogram.counts.sum() == values.size
-    assert len(histogram.counts) <= bins
-    expected, _ = np.histogram(values, histogram.edges)
-    np.testing.assert_array_equal(histogram.counts, expected)
-    assert histogram.width < 4 / bins * np.ptp(values)
-    assert histogram.edges[0] <= values.min() < histogram.edges[1]
-    assert histogram.edges[-2] <= values.max() < histogram.edges[-1]
-
-
-def test_histogram_depends_on_neither_order_nor_splits():
-    rng = np.random.default_rng(1)
-    values = np.concatenate([rng.standard_normal(999) * 1e-3, rng.standard_normal(999) * 50])
-    whole = histogram_of(values, 128)
-    parts = [histogram_of(part, 128) for part in np.array_split(rng.permutation(values), 9)]
-    merged = Histogram(128)
-    for part in parts:
-        merged.merge(part)
-    for other in (histogram_of(values[::-1], 128, 50), merged):
-        assert (other.exponent, other.first) == (whole.exponent, whole.first)
-        np.testing.assert_array_equal(other.counts, whole.counts)
-
-
-def test_histogram_of_values_that_are_all_the_same():
-    for value in (0.0, 1.0, -3.0, 1e-30, 1e30):
-        histogram = histogram_of(np.full(10, value), 2048)
-        assert histogram.counts.tolist() == [10]
-        assert histogram.edges[0] <= value < histogram.edges[1]
-        assert histogram.quantile(0.5) == value
-    growing = Histogram(64)
-    growing.add(np.zeros(5))
-    growing.add(np.full(5, 1e6))
-    assert growing.counts.sum() == 10
-    assert growing.counts[0] == growing.counts[-1] == 5
-    assert np.isnan(Histogram(4).quantile(0.5))
-
-
-def test_histogram_quantiles_and_magnitudes():
-    values = np.random.default_rng(2).standard_normal(100_000)
-    histogram = histogram_of(values, 2048)
-    for fraction in (0.001, 0.25, 0.5, 0.9999):
-        assert abs(histogram.quantile(fraction) - np.quantile(values, fraction)) <= (
-            histogram.width + 1e-4
-        )
-    magnitudes = histogram.absolute()
-    assert magnitudes.counts.sum() == values.size
-    expected, _ = np.histogram(abs(values), magnitudes.edges)
-    np.testing.assert_array_equal(magnitudes.counts, expected)
-    assert magnitudes.maximum == abs(values).max()
-
-
-def test_histogram_of_the_collector():
-    item = collect(MODEL, feeds(), ["y"], bins=256)["y"]
-    expected, _ = np.histogram(everything("y"), item.histogram.edges)
-    np.testing.assert_array_equal(item.histogram.counts, expected)
+    assert item.histogram.count == 100_000
 
 
 def test_second_moment_along_an_axis():
@@ -292,8 +221,11 @@ def test_statistics_merge_as_if_collected_together(tmp_path):
             assert getattr(merged, key) == getattr(whole, key)
         for key in ("mean", "variance", "average_minimum", "average_maximum"):
             assert getattr(merged, key) == pytest.approx(getattr(whole, key), rel=1e-12)
-        np.testing.assert_array_equal(merged.histogram.counts, whole.histogram.counts)
-        assert merged.histogram.first == whole.histogram.first
+        for part in ("histogram", "feed_minima", "feed_maxima"):
+            one, other = getattr(merged, part), getattr(whole, part)
+            assert (one.top, one.zeros, one.minimum) == (other.top, other.zeros, other.minimum)
+            np.testing.assert_array_equal(one.positive, other.positive)
+            np.testing.assert_array_equal(one.negative, other.negative)
     whole, merged = together["y"], resumed["y"]
     np.testing.assert_array_equal(merged.channels.minimum, whole.channels.minimum)
     np.testing.assert_allclose(merged.channels.variance, whole.channels.variance, rtol=1e-12)
@@ -301,6 +233,24 @@ def test_statistics_merge_as_if_collected_together(tmp_path):
     assert merged.moment.rows == whole.moment.rows
     assert together["z"].channels is None
     assert together["z"].moment is None
+
+
+def test_collecting_goes_on_where_it_stopped(tmp_path):
+    options = {"bins": 64, "moments": {"y": MomentRequest(axis=1, rows_per_feed=3)}}
+    together = collect(MODEL, feeds(5), ["y", "z"], **options)
+    first = collect(MODEL, itertools.islice(feeds(5), 2), ["y", "z"], **options)
+    save_statistics(first, tmp_path / "state", purpose="this")
+    with pytest.raises(UsageError, match="delete it"):
+        load_statistics(tmp_path / "state", purpose="that")
+    known = load_statistics(tmp_path / "state", purpose="this")
+    rest = itertools.islice(feeds(5), 2, None)
+    resumed = collect(MODEL, rest, ["y", "z"], known=known, done=2, **options)
+    assert resumed is known
+    for name, item in together.items():
+        assert resumed[name].total == item.total
+        assert resumed[name].feeds == item.feeds
+        np.testing.assert_array_equal(resumed[name].histogram.positive, item.histogram.positive)
+    np.testing.assert_array_equal(resumed["y"].moment.matrix, together["y"].moment.matrix)
 
 
 def test_files_that_hold_no_statistics(tmp_path):
