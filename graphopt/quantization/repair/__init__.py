@@ -1,0 +1,1 @@
+"""Wins back, without labels, what rounding to few bits costs in accuracy."""

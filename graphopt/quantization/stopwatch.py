@@ -1,0 +1,131 @@
+"""Takes the time of variants of one model: kernel by kernel, and against each other.
+
+    ratio = first quartile of the variant's rounds / first quartile of the reference's
+
+What else the machine does only ever adds time, so the quick rounds tell what the models take; and
+as variants take turns, a slow minute of the machine is one for all of them. With one thread the
+sessions of all variants stay alive, so that rounds can be short and many. With more, each has its
+own in every round: threads of a session that is alive wait by spinning, and take the cores from
+the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from graphopt.graph import ir
+from graphopt.quantization.group_times import Kernel, run_kernels
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Feed, Session
+
+
+_SHORTER = 4  # rounds with one thread are so many times shorter, and as many times more
+
+
+class Stopwatch(Protocol):
+    """What measures. Tests give one that knows the answers."""
+
+    def kernels(self, model: ir.Model) -> Sequence[Kernel]:
+        """The kernels of a run with one thread."""
+
+    def race(self, models: Mapping[str, ir.Model], threads: int, rounds: int) -> Race:
+        """Run each of the models in each round."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """Seconds of one run of each variant, by round.
+
+    Attributes:
+        threads: threads within one operator; 0: ONNX Runtime's choice.
+        seconds: variant -> seconds, one figure per round; of all the same length.
+    """
+
+    threads: int
+    seconds: Mapping[str, tuple[float, ...]]
+
+    def typical(self, name: str) -> float:
+        """Seconds of a run of a variant: the first quartile of its rounds."""
+        times = sorted(self.seconds[name])
+        return times[len(times) // 4]
+
+    def ratio(self, name: str, reference: str) -> float:
+        """How many times as long as the reference a variant takes; below 1 is faster."""
+        return self.typical(name) / self.typical(reference)
+
+
+class RunningStopwatch:
+    """Runs the models in ONNX Runtime, as its users do.
+
+    Args:
+        original: the float model, whose nodes kernels are called by.
+        feed: the inputs of every run.
+        provider: "cpu", or another that this build of ONNX Runtime has.
+        seconds: about how long to run one variant in one round.
+    """
+
+    def __init__(
+        self, original: ir.Model, feed: Feed, *, provider: str = "cpu", seconds: float = 0.08
+    ) -> None:
+        self._original = original
+        self._feed = feed
+        self._provider = provider
+        self._seconds = seconds
+
+    def kernels(self, model: ir.Model) -> Sequence[Kernel]:
+        """The kernels of a run with one thread."""
+        return run_kernels(model, self._original, self._feed, seconds=4 * self._seconds)
+
+    def race(self, models: Mapping[str, ir.Model], threads: int, rounds: int) -> Race:
+        """Run each of the models in each round, in turns forward and backward.
+
+        Raises:
+            RuntimeUnavailableError: ONNX Runtime cannot load or run one of them.
+        """
+        if threads == 1:
+            return self._race_alive(models, rounds)
+        seconds: dict[str, list[float]] = {name: [] for name in models}
+        runs = {name: self._runs(self._time(model, threads, 1)) for name, model in models.items()}
+        order = list(models)
+        for _ in range(rounds):
+            for name in order:
+                seconds[name].append(self._time(models[name], threads, runs[name]))
+            order.reverse()
+        return Race(threads, {name: tuple(times) for name, times in seconds.items()})
+
+    def _race_alive(self, models: Mapping[str, ir.Model], rounds: int) -> Race:
+        """The race with one thread: as many runs, in rounds that are shorter and more."""
+        from graphopt.runtime import Session
+
+        seconds: dict[str, list[float]] = {name: [] for name in models}
+        sessions = {
+            name: Session(model, provider=self._provider, optimized=True, threads=1)
+            for name, model in models.items()
+        }
+        once = {name: min(self._timed(one) for _ in range(3)) for name, one in sessions.items()}
+        runs = {name: -(-self._runs(time) // _SHORTER) for name, time in once.items()}
+        order = list(models)
+        for _ in range(rounds * _SHORTER):
+            for name in order:
+                times = [self._timed(sessions[name]) for _ in range(runs[name])]
+                seconds[name].append(min(times))
+            order.reverse()
+        return Race(1, {name: tuple(times) for name, times in seconds.items()})
+
+    def _timed(self, session: Session) -> float:
+        start = time.perf_counter()
+        session.run(self._feed)
+        return time.perf_counter() - start
+
+    def _runs(self, once: float) -> int:
+        return max(2, min(300, round(self._seconds / once)))
+
+    def _time(self, model: ir.Model, threads: int, runs: int) -> float:
+        """The shortest run of a session of its own."""
+        from graphopt.runtime.profiling import run_times
+
+        return min(run_times(model, self._feed, threads, runs, self._provider))
