@@ -1,0 +1,213 @@
+"""repair: refit the layers of a pruned model to the original, on unlabelled data, in closed form.
+
+    for each layer in the order of the model:
+        W, b = argmin |activation(x W + b + s) - activation(t)|^2      x, s: pruned,  t: original
+
+x is what the layer reads behind the layers already repaired, so each layer also makes good what
+is left of the errors before it; the constant parts of removed channels go into the biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphopt.errors import RuntimeUnavailableError
+from graphopt.graph import ir
+from graphopt.pruning.propagation.place import node_name
+from graphopt.pruning.repair_solve import RIDGE, Rows, fitted
+from graphopt.pruning.repair_targets import Aim, aims_of
+from graphopt.pruning.repair_walk import Walk
+from graphopt.pruning.statistics import (
+    MAX_COLUMNS,
+    Layer,
+    drawn,
+    drawn_each,
+    gathered_rows,
+    layers_of,
+)
+from graphopt.rewrite import NotApplicable
+from graphopt.runtime import Feed
+
+KeptIndices = Mapping[tuple[str, int], np.ndarray]
+"""For each (tensor, axis) that lost something the indices that stay (see `kept_indices`)."""
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """What was repaired.
+
+    Attributes:
+        refitted: by layer the error relative to the original's variance, before and after.
+        skipped: by layer why it was left as it is.
+        feeds: how many feeds were used.
+    """
+
+    refitted: dict[str, tuple[float, float]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    feeds: int = 0
+
+
+def repair(
+    model: ir.Model,
+    original: ir.Model,
+    feeds: Sequence[Feed],
+    kept: KeptIndices,
+    *,
+    rows_per_column: int = 100,
+    ridge: float = RIDGE,
+    max_bytes: int = 2 << 30,
+    seed: int = 0,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> RepairReport:
+    """Refit every layer that reads something else than it did in the original.
+
+    Args:
+        model: the pruned model; its weights and biases are changed in place.
+        original: the model before units were removed, whose values have the same names.
+        feeds: unlabelled inputs.
+        kept: of `graphopt.pruning.surgery.kept_indices`.
+        rows_per_column: rows (positions of a feature map) for each column of a layer.
+        ridge: see `graphopt.pruning.repair_solve`.
+        max_bytes: memory for activations on the way; feeds are left out where it is too little.
+        seed: which rows are drawn.
+        threads: threads within one operator; 0 leaves the choice to ONNX Runtime.
+        progress: called with the layers done and the layers in all.
+    """
+    report = RepairReport(feeds=len(feeds))
+    layers, declined = layers_of(model.graph)
+    changed = _Changed(model.graph, kept)
+    report.skipped.update(
+        (name, reason) for name, reason in declined.items() if changed.reaches_node(name)
+    )
+    if not feeds:
+        report.skipped.update(dict.fromkeys(layers, "there is no data"))
+        return report
+    aims = aims_of(model.graph, layers)
+    pruned, teacher = Walk(model, feeds, threads), Walk(original, feeds, threads)
+    for number, (name, layer) in enumerate(layers.items()):
+        if progress is not None:
+            progress(number, len(layers))
+        if not changed.reaches(layer):
+            continue
+        changed.add(layer)
+        if layer.columns > MAX_COLUMNS:
+            report.skipped[name] = f"it has {layer.columns} columns, over {MAX_COLUMNS}"
+            continue
+        try:
+            report.refitted[name] = _refit(
+                layer, aims[name], pruned, teacher, kept, rows_per_column, ridge, seed + number
+            )
+        except NotApplicable as reason:
+            report.skipped[name] = str(reason)
+        except RuntimeUnavailableError as reason:
+            # What comes later reads what this stretch should have given.
+            later = list(layers)[number:]
+            report.skipped.update(dict.fromkeys(later, str(reason)))
+            break
+        held = pruned.held_bytes + teacher.held_bytes
+        if held > max_bytes:
+            report.feeds = max(1, int(len(pruned) * max_bytes / held))
+            pruned.drop(report.feeds)
+            teacher.drop(report.feeds)
+    return report
+
+
+def _refit(
+    layer: Layer,
+    aim: Aim,
+    pruned: Walk,
+    teacher: Walk,
+    kept: KeptIndices,
+    rows_per_column: int,
+    ridge: float,
+    seed: int,
+) -> tuple[float, float]:
+    data = layer.data.name or ""
+    pruned.advance([data] if aim.branch is None else [data, aim.branch])
+    teacher.advance([aim.total])
+    rows = _rows(layer, aim, pruned, teacher, kept, rows_per_column, seed)
+    fit = fitted(
+        rows,
+        layer.matrix(),
+        layer.bias_vector(),
+        fit_bias=layer.bias is not None,
+        low=aim.low,
+        high=aim.high,
+        ridge=ridge,
+    )
+    if not np.isfinite(fit.matrix).all() or fit.after > fit.before:
+        return fit.before, fit.before
+    layer.write(fit.matrix, fit.bias)
+    return fit.before, fit.after
+
+
+def _rows(
+    layer: Layer,
+    aim: Aim,
+    pruned: Walk,
+    teacher: Walk,
+    kept: KeptIndices,
+    rows_per_column: int,
+    seed: int,
+) -> Rows:
+    """Rows from all feeds, as many from each."""
+    each = drawn_each(layer, rows_per_column, len(pruned))
+    random = np.random.default_rng(seed)
+    inputs, targets, branches = [], [], []
+    data = layer.data.name or ""
+    others = pruned.values(aim.branch) if aim.branch is not None else [None] * len(pruned)
+    for x, total, other in zip(pruned.values(data), teacher.values(aim.total), others, strict=True):
+        axis = layer.channel_axis % total.ndim
+        indices = kept.get((aim.total, axis))
+        result = total if indices is None else np.take(total, indices, axis)
+        if result.shape[axis] != layer.outputs:
+            raise NotApplicable(f"'{aim.total}' does not have the channels of the layer")
+        if other is not None and other.shape != result.shape:
+            raise NotApplicable(f"'{aim.branch}' is broadcast where it is added")
+        chosen = drawn(layer, result, each, random)
+        found, target = gathered_rows(layer, x, result, chosen)
+        inputs.append(found)
+        if other is not None:
+            places = np.unravel_index(chosen, np.moveaxis(other, axis, -1).shape[:-1])
+            branch = np.moveaxis(other, axis, -1)[places].astype(np.float32)
+            branches.append(branch)
+            target = target - branch
+        targets.append(target)
+    return Rows(
+        np.concatenate(inputs, axis=1),
+        np.concatenate(targets),
+        np.concatenate(branches) if branches else None,
+    )
+
+
+class _Changed:
+    """Which values differ from the original's."""
+
+    def __init__(self, graph: ir.Graph, kept: KeptIndices) -> None:
+        self._graph = graph
+        self._lost = {value for value, _ in kept}
+        self._values: set[ir.Value] = set()
+
+    def reaches(self, layer: Layer) -> bool:
+        """Whether the layer reads something else than in the original."""
+        return layer.data in self._values or layer.data.name in self._lost
+
+    def reaches_node(self, name: str) -> bool:
+        """Whether channels that a node reads were removed."""
+        return any(
+            value is not None and value.name in self._lost
+            for node in self._graph
+            if node_name(node) == name
+            for value in node.inputs
+        )
+
+    def add(self, layer: Layer) -> None:
+        """Everything behind a layer that changed."""
+        self._values.update(layer.node.outputs)
+        for node in self._graph:
+            if any(value in self._values for value in node.inputs if value is not None):
+                self._values.update(node.outputs)

@@ -1,0 +1,194 @@
+"""Repair: exact where the channels that stay can tell, closer to the original where not."""
+
+import numpy as np
+import pytest
+
+from graphopt.graph import clone, ir
+from graphopt.pruning.coupling import find_groups
+from graphopt.pruning.repair import repair
+from graphopt.pruning.repair_solve import Rows, fitted
+from graphopt.pruning.surgery import kept_indices, prune
+from graphopt.runtime import Session
+from tests.pruning.test_importance_second_order import feeds_for, small_network
+
+
+def changed(model: ir.Model, name: str, change) -> None:
+    value = model.graph.initializers[name]
+    array = value.const_value.numpy().copy()
+    change(array)
+    value.const_value = ir.tensor(array, name=name)
+
+
+def distance(model: ir.Model, original: ir.Model, feeds) -> float:
+    mine, reference = Session(model), Session(original)
+    worst = 0.0
+    for feed in feeds:
+        for name, expected in reference.run(feed).items():
+            error = np.abs(mine.run(feed)[name] - expected).max()
+            worst = max(worst, float(error / np.abs(expected).max()))
+    return worst
+
+
+def pruned_and_repaired(model: ir.Model, kept, feeds, **options):
+    groups = find_groups(model)
+    pruned = clone(model)
+    prune(pruned, groups, kept)
+    before = distance(pruned, model, feeds_for(4, seed=9))
+    report = repair(pruned, model, feeds, kept_indices(groups, kept), **options)
+    return pruned, before, report
+
+
+def test_a_channel_that_others_tell_is_recovered_exactly() -> None:
+    model = small_network()
+
+    def twice_another(array):
+        array[2] = 2 * array[6]  # relu(2 h) = 2 relu(h)
+
+    changed(model, "w", twice_another)
+    changed(model, "b", twice_another)
+    kept = {"h": [0, 1, 3, 4, 5, 6, 7]}
+    pruned, before, report = pruned_and_repaired(model, kept, feeds_for(), ridge=1e-9)
+    assert before > 1e-2
+    assert distance(pruned, model, feeds_for(4, seed=9)) < 1e-4
+    assert report.refitted["z"][1] < 1e-6 < report.refitted["z"][0]
+
+
+def test_a_constant_channel_goes_into_the_bias_exactly() -> None:
+    model = ir.from_onnx_text(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        constant (float[N, 3] x) => (float[N, 4] y)
+        <float[3, 5] w, float[5] b, float[5, 4] v, float[4] c>
+        {
+          h = Gemm(x, w, b)
+          s = Sigmoid(h)
+          y = Gemm(s, v, c)
+        }
+        """
+    )
+    random = np.random.default_rng(0)
+    for name, shape in (("w", (3, 5)), ("b", (5,)), ("v", (5, 4)), ("c", (4,))):
+        value = next(v for n in model.graph for v in n.inputs if v is not None and v.name == name)
+        value.const_value = ir.tensor(random.normal(size=shape).astype(np.float32), name=name)
+        model.graph.initializers[name] = value
+    changed(model, "w", lambda array: array.__setitem__((slice(None), 1), 0.0))
+    feeds = [{"x": random.normal(size=(50, 3)).astype(np.float32)} for _ in range(4)]
+    groups = find_groups(model)
+    kept = {groups.prunable[0].name: [0, 2, 3, 4]}
+    pruned = clone(model)
+    prune(pruned, groups, kept)
+    assert distance(pruned, model, feeds) > 1e-2
+    repair(pruned, model, feeds, kept_indices(groups, kept))
+    assert distance(pruned, model, feeds) < 1e-5
+
+
+def test_repair_brings_an_ordinary_pruning_closer() -> None:
+    model = small_network()
+    pruned, before, report = pruned_and_repaired(
+        model, {"h": [0, 1, 3, 4, 6], "z": [0, 1, 2, 4, 5]}, feeds_for(40)
+    )
+    assert distance(pruned, model, feeds_for(4, seed=9)) < 0.7 * before
+    assert set(report.refitted) == {"z", "y"}
+    assert all(after < first for first, after in report.refitted.values())
+
+
+def test_a_residual_sum_is_what_the_layer_aims_at() -> None:
+    """The layer behind makes good what the branch lost."""
+    from graphopt.pruning.repair_targets import aims_of
+    from graphopt.pruning.statistics import layers_of
+
+    model = ir.from_onnx_text(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        residual (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
+        <float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2, 2, 1, 1] v = {1, 0, 0, 1}, float six = {6}>
+        {
+          a = Conv(x, w)
+          r = Relu(a)
+          b = Conv(r, v)
+          s = Add(a, b)
+          y = Clip(s, , six)
+        }
+        """
+    )
+    layers, declined = layers_of(model.graph)
+    aims = aims_of(model.graph, layers)
+    assert declined == {}
+    assert (aims["b"].total, aims["b"].branch, aims["b"].high) == ("s", "a", 6.0)
+    assert (aims["a"].total, aims["a"].branch) == ("a", None)
+
+
+def test_what_an_activation_cuts_off_does_not_pull() -> None:
+    """Targets far below zero are met by anything below zero: the fit is exact above."""
+    random = np.random.default_rng(0)
+    x = np.abs(random.normal(size=(1, 3000, 2))).astype(np.float32)
+    sign = np.where(x[0, :, :1] > x[0, :, 1:], 1.0, 7.0)
+    target = ((x[0, :, :1] - x[0, :, 1:]) * sign).astype(np.float32)
+    zeros = np.zeros((1, 2, 1)), np.zeros(1)
+    plain = fitted(Rows(x, target, None), *zeros)
+    aware = fitted(Rows(x, target, None), *zeros, low=0.0)
+    behind = np.maximum(target, 0)
+    errors = [
+        float(((np.maximum(x[0] @ fit.matrix[0] + fit.bias, 0) - behind) ** 2).mean())
+        for fit in (plain, aware)
+    ]
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_a_layer_that_cannot_be_refitted_is_named_with_its_reason() -> None:
+    model = small_network()
+    node = next(node for node in model.graph if node.op_type == "MatMul")
+    value = node.inputs[1]
+    other = ir.node("Identity", [value], num_outputs=1)
+    other.outputs[0].name = "again"
+    model.graph.append(other)
+    model.graph.outputs.append(other.outputs[0])
+    from graphopt.pruning.statistics import layers_of
+
+    _, declined = layers_of(model.graph)
+    assert "shared" in declined["y"]
+
+
+def test_two_repairs_give_the_same_bytes() -> None:
+    model = small_network()
+    kept = {"h": [0, 1, 3, 4, 6]}
+    first, _, _ = pruned_and_repaired(model, kept, feeds_for())
+    second, _, _ = pruned_and_repaired(model, kept, feeds_for())
+    for name, value in first.graph.initializers.items():
+        other = second.graph.initializers[name].const_value
+        assert value.const_value.numpy().tobytes() == other.numpy().tobytes()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_grouped_convolutions_are_refitted_group_by_group(groups: int) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(groups, 4000, 9)).astype(np.float32)
+    matrix = random.normal(size=(groups, 9, 6 // groups))
+    bias = random.normal(size=6)
+    y = (np.matmul(x, matrix) + bias.reshape(groups, 1, -1)).transpose(1, 0, 2).reshape(4000, 6)
+    fit = fitted(Rows(x, y.astype(np.float32), None), np.zeros_like(matrix), np.zeros(6), ridge=0)
+    assert np.allclose(fit.matrix, matrix, atol=1e-4)
+    assert np.allclose(fit.bias, bias, atol=1e-4)
+
+
+def test_a_walk_in_stretches_gives_what_one_run_gives() -> None:
+    from graphopt.pruning.repair_walk import Walk
+
+    model, feeds = small_network(), feeds_for(3)
+    walk = Walk(model, feeds)
+    names = ["r", "z", "f", "y"]
+    whole = Session(model, outputs=names[:-1])
+    for name in names:
+        walk.advance([name])
+        for feed, value in zip(feeds, walk.values(name), strict=True):
+            assert np.array_equal(value, whole.run(feed)[name])
+
+
+def test_feeds_are_left_out_where_memory_is_short() -> None:
+    model = small_network()
+    kept = {"h": [0, 1, 3, 4, 6]}
+    _, _, all_of_them = pruned_and_repaired(model, kept, feeds_for(20))
+    _, _, fewer = pruned_and_repaired(model, kept, feeds_for(20), max_bytes=100_000)
+    assert all_of_them.feeds == 20
+    assert 1 <= fewer.feeds < 20
+    assert fewer.refitted["y"][1] < fewer.refitted["y"][0]
