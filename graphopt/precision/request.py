@@ -1,0 +1,103 @@
+"""convert: from a model and what is known of it to the model in half precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphopt.graph import ir
+from graphopt.precision.clusters import Cluster, Flow, flow_of
+from graphopt.precision.conversion import Conversion, apply_placement
+from graphopt.precision.evidence import Evidence, Measurements
+from graphopt.precision.formats import FLOAT16, HalfFormat
+from graphopt.precision.hazards import float_reasons, mark_hazards
+from graphopt.precision.kernels import kernels_of
+from graphopt.precision.masks import Masks, find_masks
+from graphopt.precision.placement import choose
+from graphopt.precision.regions import Blocked
+from graphopt.rewrite import Journal
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a conversion.
+
+    Attributes:
+        half: the type.
+        keep_io_types: whether float32 inputs and outputs of the model stay so.
+        provider: whose kernels to go by; "any" is what every provider takes.
+        blocked: what to leave in float32.
+        measurements: ranges seen on data.
+    """
+
+    half: HalfFormat = FLOAT16
+    keep_io_types: bool = False
+    provider: str = "any"
+    blocked: Blocked = field(default_factory=Blocked)
+    measurements: Measurements | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to become of a model; holds on to the very model it was made from.
+
+    Attributes:
+        flow: its clusters and tensors.
+        placement: which clusters go to half.
+        masks: which constants are clamped, and to what.
+        reasons: site -> why it stays float32.
+    """
+
+    flow: Flow
+    placement: dict[Cluster, bool]
+    masks: Masks
+    reasons: dict[str, str]
+
+    def half_sites(self) -> list[str]:
+        """Sites of the clusters with nodes that go to half, in the order of the model."""
+        return [c.site for c in self.flow.clusters if c.nodes and self.placement[c]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that decides the output, as plain data."""
+        return {
+            "half": self.half_sites(),
+            "float32": dict(self.reasons),
+            "clamped": {value.name or "": bound for value, bound in self.masks.bounds.items()},
+        }
+
+
+def make_plan(model: ir.Model, request: Request) -> Plan:
+    """Decide what goes to half; types must have been inferred. The model is not changed.
+
+    Raises:
+        UsageError: the request names a provider without a table.
+    """
+    flow = flow_of(model, request.half)
+    evidence = Evidence(model, request.half, request.measurements)
+    masks = find_masks(flow, evidence)
+    if request.keep_io_types:
+        for cluster in flow.clusters:
+            if cluster.boundary:
+                cluster.keep_float("inputs and outputs keep their types")
+    kernels = kernels_of(request.provider)
+    mark_hazards(model, flow, evidence, kernels, masks, request.blocked)
+    placement = choose(flow)
+    return Plan(flow, placement, masks, float_reasons(flow, placement))
+
+
+def convert(
+    model: ir.Model, request: Request, journal: Journal | None = None
+) -> tuple[Plan, Conversion]:
+    """Convert a model in place.
+
+    Raises:
+        UsageError: as for `make_plan`.
+    """
+    journal = journal or Journal("convert-half")
+    plan = make_plan(model, request)
+    for site, reason in plan.reasons.items():
+        journal.decline(site, reason)
+    done = apply_placement(
+        model, plan.flow, plan.placement, request.half, journal, plan.masks.bounds
+    )
+    return plan, done
