@@ -37,6 +37,16 @@ from graphopt.graph import (
     subgraphs,
     to_proto,
 )
+from graphopt.precision import Blocked, Measurements, format_named
+from graphopt.precision import Request as HalfRequest
+from graphopt.precision import convert as convert_to_half
+from graphopt.pruning.uniform import prune_channels
+from graphopt.quantization.dynamic import quantize_dynamically
+from graphopt.quantization.insertion import insert_qdq
+from graphopt.quantization.plan_sources import plan_of_ranges, read_plan
+from graphopt.quantization.repair.equalization import equalize_channels
+from graphopt.quantization.repair.smoothing import smooth_activations
+from graphopt.quantization.weight_only import BlockFormat, quantize_weights
 from graphopt.rewrite import (
     Journal,
     Match,
@@ -52,12 +62,17 @@ from graphopt.rewrite import (
 )
 from graphopt.rewrite.journal import site_of
 from graphopt.rewrite.rewriter import is_removable
+from graphopt.runtime import read_feeds
 from graphopt.shapes import known_shape, same_dim, same_shape, static_shape, symbolic_value
 
 __all__ = [
+    "BlockFormat",
+    "Blocked",
     "GraphoptError",
+    "HalfRequest",
     "Journal",
     "Match",
+    "Measurements",
     "NotApplicable",
     "Pass",
     "Pattern",
@@ -69,7 +84,11 @@ __all__ = [
     "constant",
     "constant_array",
     "constant_tensor",
+    "convert_to_half",
+    "equalize_channels",
     "evaluate",
+    "format_named",
+    "insert_qdq",
     "ir",
     "is_removable",
     "known_shape",
@@ -81,10 +100,17 @@ __all__ = [
     "opset_version",
     "option",
     "outer_values",
+    "plan_of_ranges",
+    "prune_channels",
+    "quantize_dynamically",
+    "quantize_weights",
+    "read_feeds",
+    "read_plan",
     "replace_content",
     "same_dim",
     "same_shape",
     "site_of",
+    "smooth_activations",
     "static_shape",
     "subgraphs",
     "symbolic_value",

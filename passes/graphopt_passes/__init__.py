@@ -1,25 +1,57 @@
 """The passes that ship with graphopt."""
 
+from graphopt_passes.convert_cast_like import ConvertCastLike
+from graphopt_passes.convert_half import ConvertHalf
 from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
+from graphopt_passes.equalize_channels import EqualizeChannels
 from graphopt_passes.fold_constants import FoldConstants
 from graphopt_passes.fold_reshape_targets import FoldReshapeTargets
 from graphopt_passes.fuse_conv_batchnorm import FuseConvBatchnorm
+from graphopt_passes.fuse_gelu import FuseGelu
+from graphopt_passes.fuse_hard_swish import FuseHardSwish
+from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
+from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
+from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
+from graphopt_passes.insert_qdq import InsertQdq
+from graphopt_passes.merge_casts import MergeCasts
+from graphopt_passes.merge_movements import MergeMovements
+from graphopt_passes.merge_slices import MergeSlices
 from graphopt_passes.onnxsim import Onnxsim
+from graphopt_passes.prune_channels import PruneChannels
+from graphopt_passes.quantize_dynamically import QuantizeDynamically
+from graphopt_passes.quantize_weights import QuantizeWeights
+from graphopt_passes.smooth_activations import SmoothActivations
 
 PASSES = (
+    ConvertCastLike,
+    ConvertHalf,
     EliminateDeadNodes,
     EliminateDuplicates,
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
+    EqualizeChannels,
     FoldConstants,
     FoldReshapeTargets,
     FuseConvBatchnorm,
+    FuseGelu,
+    FuseHardSwish,
+    FuseLayerNormalization,
+    FuseMatmulAdd,
+    HoistGathers,
     InlineConstantBranches,
+    InsertQdq,
+    MergeCasts,
+    MergeMovements,
+    MergeSlices,
     Onnxsim,
+    PruneChannels,
+    QuantizeDynamically,
+    QuantizeWeights,
+    SmoothActivations,
 )

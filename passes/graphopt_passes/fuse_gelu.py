@@ -1,0 +1,95 @@
+"""Compute Gelu in one operator, from opset 20 on.
+
+    x * 0.5 * (1 + erf(x / sqrt(2)))                               ->  Gelu(x)
+    x * 0.5 * (1 + tanh(sqrt(2/pi) * (x + 0.044715*x^3)))          ->  Gelu(x, approximate=tanh)
+
+in whatever order the three factors are multiplied, the division as a product too, the cube as a
+power or as products. Declined below opset 20; runtimes fuse these by themselves there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from graphopt.plugin import (
+    Match,
+    NotApplicable,
+    Pattern,
+    Promise,
+    RewritePass,
+    Rewriter,
+    constant,
+    known_shape,
+    one_of,
+    op,
+    opset_version,
+    variable,
+)
+from graphopt_passes.operands import is_number
+
+_X = variable("x")
+
+
+def _number(number: float) -> Pattern:
+    return constant(where=is_number(number))
+
+
+def _times(left: Pattern, right: Pattern) -> Pattern:
+    return op("Mul", left, right, commutative=True)
+
+
+def _products(step: Pattern) -> tuple[Pattern, ...]:
+    """The three factors in each order; each a root of its own."""
+    half = _number(0.5)
+    return (
+        _times(_times(_X, step), half),
+        _times(_times(_X, half), step),
+        _times(_X, _times(step, half)),
+    )
+
+
+_ERROR = op("Erf", one_of(op("Div", _X, _number(math.sqrt(2))), _times(_X, _number(0.5**0.5))))
+_CUBE = one_of(
+    op("Pow", _X, _number(3)),
+    _times(op("Mul", _X, _X), _X),
+)
+_TANH = op(
+    "Tanh",
+    _times(
+        op(
+            "Add",
+            _X,
+            one_of(
+                _times(_CUBE, _number(0.044715)),
+                _times(_times(_times(_X, _number(0.044715)), _X), _X),
+            ),
+            commutative=True,
+        ),
+        _number(math.sqrt(2 / math.pi)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FuseGelu(RewritePass):
+    """Compute Gelu in one operator, from opset 20 on."""
+
+    name = "fuse-gelu"
+    promise = Promise.EQUIVALENT
+    patterns = tuple(
+        product
+        for label, function in (("erf", _ERROR), ("tanh", _TANH))
+        for product in _products(op("Add", function, _number(1), commutative=True, label=label))
+    )
+
+    def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+        """Make the Gelu, or say that the opset has none."""
+        if opset_version(match.root, rewriter.model) < 20:
+            raise NotApplicable("Gelu comes with opset 20")
+        data = match.value("x")
+        ranks = [known_shape(value) for value in (data, match.root.outputs[0])]
+        if ranks[0] is None or ranks[1] is None or len(ranks[0]) != len(ranks[1]):
+            raise NotApplicable("a constant may raise the rank")
+        attributes = {"approximate": "tanh"} if "tanh" in match.nodes else {}
+        rewriter.replace(match.root, rewriter.node("Gelu", [data], attributes))
