@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from graphopt.graph import load, save, verify
-    from graphopt.pipeline import Result, bisect, compare, optimize
+    from graphopt.pipeline import QuantizeResult, Result, bisect, compare, optimize, quantize
     from graphopt.plugin import Pass, Promise, RewritePass
     from graphopt.report import Report
 
@@ -43,6 +43,7 @@ __all__ = [
     "Pass",
     "PassError",
     "Promise",
+    "QuantizeResult",
     "Report",
     "Result",
     "RewritePass",
@@ -56,6 +57,7 @@ __all__ = [
     "estimate_cost",
     "load",
     "optimize",
+    "quantize",
     "save",
     "verify",
 ]
@@ -66,10 +68,12 @@ _HOME = {
     "load": "graphopt.graph",
     "save": "graphopt.graph",
     "verify": "graphopt.graph",
+    "QuantizeResult": "graphopt.pipeline",
     "Result": "graphopt.pipeline",
     "bisect": "graphopt.pipeline",
     "compare": "graphopt.pipeline",
     "optimize": "graphopt.pipeline",
+    "quantize": "graphopt.pipeline",
     "Pass": "graphopt.plugin",
     "Promise": "graphopt.plugin",
     "RewritePass": "graphopt.plugin",

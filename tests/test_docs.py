@@ -152,3 +152,13 @@ def test_the_commands_of_the_cost_page_run(tmp_path: Path) -> None:
         run(["bash", "-euo", "pipefail", "-c", snippet.text], tmp_path)
         count += 1
     assert count >= 2
+
+
+def test_the_commands_of_the_quantize_page_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
+    texts = [item.text for item in snippets(ROOT / "docs" / "quantize.md")]
+    assert len(texts) == 3
+    for text in texts:
+        run(["bash", "-euo", "pipefail", "-c", text], tmp_path)
+    assert (tmp_path / "int8.onnx").exists()
+    assert (tmp_path / "checked.onnx").exists()

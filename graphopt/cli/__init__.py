@@ -10,10 +10,13 @@ from graphopt.cli.bisect import bisect
 from graphopt.cli.calibrate_machine import calibrate_machine
 from graphopt.cli.compare import compare
 from graphopt.cli.cost import cost
+from graphopt.cli.fp16 import fp16
 from graphopt.cli.inspect import inspect
 from graphopt.cli.invocation import run
 from graphopt.cli.optimize import optimize
 from graphopt.cli.passes import passes
+from graphopt.cli.prune import prune
+from graphopt.cli.quantize import quantize
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -25,7 +28,18 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 @click.group(
-    commands=[optimize, cost, compare, inspect, passes, bisect, calibrate_machine],
+    commands=[
+        optimize,
+        quantize,
+        fp16,
+        prune,
+        cost,
+        compare,
+        inspect,
+        passes,
+        bisect,
+        calibrate_machine,
+    ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(

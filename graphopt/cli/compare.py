@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 @click.argument("expected", metavar="A.onnx")
 @click.argument("actual", metavar="B.onnx")
 @comparison_options
+@click.option(
+    "--all-tensors",
+    is_flag=True,
+    help="Compare every tensor that both have, too; the first bad layer comes first.",
+)
+@click.option(
+    "--least-sqnr",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="With --all-tensors: a tensor below so many dB is bad.",
+)
 @speaking_options
 @click.pass_context
 def compare(
@@ -30,9 +42,15 @@ def compare(
     dim: tuple[str, ...],
     input_data: str | None,
     check_n: int | None,
+    all_tensors: bool,
+    least_sqnr: float,
     **passed_on: Any,
 ) -> int:
-    """Run A.onnx and B.onnx on the same inputs and compare their outputs by name."""
+    """Run A.onnx and B.onnx on the same inputs and compare their outputs by name.
+
+    With --all-tensors every layer is compared as well, for any two models of which one was made
+    of the other (optimized, fp16, int8): by name, or by what the nodes say they were made of.
+    """
     invocation = context.ensure_object(Invocation)
     data = existing_data(input_data)
     dims = read_dims(dim)
@@ -40,6 +58,7 @@ def compare(
 
     from graphopt.cli.progress import ProgressLine
     from graphopt.pipeline import compare as run
+    from graphopt.pipeline import compare_tensors
     from graphopt.report import CheckStatus
 
     with ProgressLine(invocation) as progress:
@@ -53,12 +72,32 @@ def compare(
             count=check_n,
             **passed_on,
         )
+        tensors = None
+        if all_tensors and check.status is not CheckStatus.NOT_VERIFIED:
+            tensors = compare_tensors(
+                expected,
+                actual,
+                input_shapes=shapes,
+                dims=dims,
+                input_data=data,
+                count=check_n,
+                seed=passed_on["seed"],
+                least=least_sqnr,
+                progress=lambda feeds: progress(f"comparing all tensors ({feeds})"),
+            )
     if check.status is CheckStatus.NOT_VERIFIED:
         raise RuntimeUnavailableError(f"the models could not be compared: {check.reason}")
     same = check.status is CheckStatus.VERIFIED
     if invocation.json:
-        print_json({"ok": same, "expected": expected, "actual": actual, **as_data(check)})
+        document = {"ok": same, "expected": expected, "actual": actual, **as_data(check)}
+        if tensors is not None:
+            document["tensors"] = tensors.to_dict()
+        print_json(document)
     elif not invocation.quiet:
+        if tensors is not None:
+            from graphopt.cli.tensor_table import print_tensors
+
+            print_tensors(tensors)
         _print(check)
     return 0 if same else EquivalenceError.exit_code
 

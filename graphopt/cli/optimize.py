@@ -144,9 +144,9 @@ def _run(
     target = Path(output) if output is not None else default_output(Path(source))
     # Everything that can be refused is refused before the imports, which take a second.
     if not dry_run:
-        _refuse_output(Path(source), target, force)
+        refuse_output(Path(source), target, force)
     if report is not None:
-        _refuse_report(Path(report), target, force)
+        refuse_report(Path(report), target, force)
     data = existing_data(input_data)
     dims = read_dims(dim)
     shapes = read_shapes(input_shape, source)
@@ -173,7 +173,7 @@ def _run(
             **passed_on,
         )
     if report is not None and not dry_run:
-        _write_report(Path(report), result.report.to_json(indent=2))
+        write_report(Path(report), result.report.to_json(indent=2))
     if invocation.json:
         print_json({"input": source, **json.loads(result.report.to_json())})
     elif not invocation.quiet:
@@ -189,7 +189,12 @@ def default_output(source: Path) -> Path:
     return source.parent / f"{stem}.opt.onnx"
 
 
-def _refuse_output(source: Path, target: Path, force: bool) -> None:
+def refuse_output(source: Path, target: Path, force: bool) -> None:
+    """Refuse before the work a target that could not be written after it.
+
+    Raises:
+        OutputError: it exists and `force` is off, or is no file.
+    """
     if not target.exists() or target.is_dir():
         return  # a folder is refused by the pipeline, --force or not
     if not target.is_file():
@@ -203,7 +208,13 @@ def _refuse_output(source: Path, target: Path, force: bool) -> None:
     raise OutputError(f"'{target}' exists already; name another file, or overwrite with --force")
 
 
-def _refuse_report(path: Path, target: Path, force: bool) -> None:
+def refuse_report(path: Path, target: Path, force: bool) -> None:
+    """Refuse before the work a report that could not be written after it.
+
+    Raises:
+        UsageError: it is not named as JSON, or is the output.
+        OutputError: it exists and `force` is off, or its folder does not.
+    """
     if path.suffix.lower() != ".json":
         raise UsageError(f"--report '{path}': reports are JSON; name a file that ends in .json")
     if path == target:
@@ -214,7 +225,12 @@ def _refuse_report(path: Path, target: Path, force: bool) -> None:
         raise OutputError(f"'{path}' exists already; name another file, or overwrite with --force")
 
 
-def _write_report(path: Path, text: str) -> None:
+def write_report(path: Path, text: str) -> None:
+    """Write a report, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.write_text(text + "\n", encoding="utf-8")

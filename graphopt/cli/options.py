@@ -185,8 +185,8 @@ def read_dims(texts: Sequence[str]) -> dict[str, int] | None:
     return sizes or None
 
 
-def existing_data(text: str | None) -> str | None:
-    """The value of --input-data, looked at before the work starts.
+def existing_data(text: str | None, flag: str = "--input-data") -> str | None:
+    """The value of a flag that names data, looked at before the work starts.
 
     Raises:
         UsageError: it is neither a path that exists nor `module:function`.
@@ -194,5 +194,5 @@ def existing_data(text: str | None) -> str | None:
     if text is None or ":" in text or Path(text).exists():
         return text
     raise UsageError(
-        f"--input-data '{text}' does not exist; give a .npz, a folder of them, or module:function"
+        f"{flag} '{text}' does not exist; give a .npz, a folder of them, or module:function"
     )

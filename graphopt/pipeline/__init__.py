@@ -2,5 +2,16 @@
 
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.optimization import Result, bisect, compare, optimize
+from graphopt.pipeline.quantization import QuantizeResult, quantize
+from graphopt.pipeline.tensor_comparison import compare_tensors
 
-__all__ = ["Culprit", "Result", "bisect", "compare", "optimize"]
+__all__ = [
+    "Culprit",
+    "QuantizeResult",
+    "Result",
+    "bisect",
+    "compare",
+    "compare_tensors",
+    "optimize",
+    "quantize",
+]

@@ -13,15 +13,20 @@ from typing import Any, Literal, get_args
 from graphopt.catalog import PassLike
 from graphopt.errors import (
     EquivalenceError,
-    InvalidModelError,
-    OutputError,
     RuntimeUnavailableError,
     UsageError,
 )
-from graphopt.graph import ModelSource, all_nodes, ir, load, save, to_bytes, to_proto, verify
+from graphopt.graph import ModelSource, ir
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
+from graphopt.pipeline.model_files import (
+    check_output,
+    described_values,
+    forget_inferred,
+    give_back,
+    load_valid,
+)
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
 from graphopt.report import CheckReport, CheckStatus, Report
@@ -118,12 +123,12 @@ def optimize(
         raise UsageError(f"there is no check '{check}'; it is one of {', '.join(CHECKS)}")
     plan = make_plan(level, passes, skip)
     if output is not None:
-        _check_output(source, output, overwrite)
+        check_output(source, output, overwrite)
         # A pass might change the current folder.
         output = Path(output).absolute()
     tell("loading")
-    original = _load(source)
-    described = _described_values(original)
+    original = load_valid(source)
+    described = described_values(original)
     file_bytes = size_on_disk(source, original)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
     checker = None
@@ -155,8 +160,8 @@ def optimize(
     if measure and checker is not None:
         tell("measuring latency")
         _measure(original, model, checker, report)
-    _forget_inferred(model, described)
-    given_back, after_bytes = _give_back(model, source, output, overwrite, external_data, tell)
+    forget_inferred(model, described)
+    given_back, after_bytes = give_back(model, source, output, overwrite, external_data, tell)
     report.after = dataclasses.replace(report.after, file_bytes=after_bytes)
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
@@ -184,7 +189,7 @@ def compare(
         UnreadableModelError: a source is no model.
         InvalidModelError: a source breaks the rules of ONNX.
     """
-    first, second = _load(expected), _load(actual)
+    first, second = load_valid(expected), load_valid(actual)
     infer_shapes(first, input_shapes=input_shapes, dims=dims)
     report = CheckReport(rtol=rtol, atol=atol)
     change = _name_change(first, second)
@@ -224,19 +229,10 @@ def bisect(
     """
     tell = progress or _silent
     plan = make_plan(level, passes, skip)
-    original = _load(source)
+    original = load_valid(source)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
     checker = Checker(original, input_data=input_data, count=count, seed=seed, rtol=rtol, atol=atol)
     return Run(original, plan, checker, tell=tell).first_culprit(checker)
-
-
-def _load(source: ModelSource) -> ir.Model:
-    model = load(source)
-    problems = verify(model)
-    if problems:
-        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise InvalidModelError(f"the model is invalid: {problems[0]}{more}", [*map(str, problems)])
-    return model
 
 
 def _name_change(first: ir.Model, second: ir.Model) -> str | None:
@@ -251,38 +247,6 @@ def _name_change(first: ir.Model, second: ir.Model) -> str | None:
         type(two)(bare(two.inputs), (), bare(two.outputs)),
         drops_defaults=True,
     )
-
-
-def _check_output(source: ModelSource, output: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse before the work what would be refused after it."""
-    path = Path(output)
-    if path.is_dir():
-        raise OutputError(f"'{path}' is a folder; name a file")
-    if path.exists() and not overwrite:
-        given = Path(source) if isinstance(source, str | os.PathLike) else None
-        same = given is not None and given.exists() and path.samefile(given)
-        what = "is the input itself" if same else "exists already"
-        raise OutputError(f"'{path}' {what}; name another file, or overwrite it with --force")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder '{path.parent}' does not exist; make it first")
-
-
-def _described_values(model: ir.Model) -> frozenset[str]:
-    """Names of the inner values whose type the file itself tells."""
-    return frozenset(
-        value.name
-        for node in all_nodes(model)
-        for value in node.outputs
-        if value.name and (value.type is not None or value.shape is not None)
-    )
-
-
-def _forget_inferred(model: ir.Model, described: frozenset[str]) -> None:
-    """Keep the file small: types that anyone can infer again are not written."""
-    for node in all_nodes(model):
-        for value in node.outputs:
-            if not value.is_graph_output() and value.name not in described:
-                value.type = value.shape = None
 
 
 def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Report) -> None:
@@ -300,29 +264,6 @@ def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Repo
         report.latency_before, report.latency_after = time_interleaved(sessions, feed)
     except RuntimeUnavailableError as error:
         report.warnings.append(f"the latency could not be measured: {error}")
-
-
-def _give_back(
-    model: ir.Model,
-    source: ModelSource,
-    output: str | os.PathLike[str] | None,
-    overwrite: bool,
-    external_data: bool | None,
-    tell: Callable[[str], None],
-) -> tuple[Any, int | None]:
-    """The result in the kind that was given, and its size in bytes where it has one."""
-    size = None
-    written: Path | None = None
-    if output is not None:
-        tell("saving")
-        files = save(model, output, external_data=external_data, overwrite=overwrite)
-        written, size = Path(output), sum(file.stat().st_size for file in files)
-    if isinstance(source, bytes):
-        data = to_bytes(model)
-        return data, len(data)
-    if isinstance(source, str | os.PathLike):
-        return written or model, size
-    return (model if isinstance(source, ir.Model) else to_proto(model)), size
 
 
 def _silent(_: str) -> None:

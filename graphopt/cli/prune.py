@@ -1,0 +1,289 @@
+"""`graphopt prune IN [OUT]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt.cli.invocation import Invocation, print_json, speaking_options
+from graphopt.cli.options import existing_data, read_dims, read_shapes, shape_options
+from graphopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from graphopt.pipeline.prune import Explanation, PruneReport
+
+
+@click.command(short_help="Remove channels that matter least.")
+@click.argument("source", metavar="IN.onnx")
+@click.argument("target", metavar="[OUT.onnx]", required=False)
+@click.option(
+    "-o", "--output", metavar="OUT.onnx", help="Where to write  [default: IN.pruned.onnx]."
+)
+@click.option("--ratio", type=float, help="Remove this share of every group's channels, 0.3.")
+@click.option("--target-macs", metavar="50%|30M", help="Prune to this share, or count, of MACs.")
+@click.option("--target-params", metavar="50%|1M", help="Prune to this share of parameters.")
+@click.option(
+    "--target-latency", metavar="50%|3ms", help="Prune to this latency, measured, within 3%."
+)
+@click.option(
+    "--max-drop",
+    metavar="1%|0.5",
+    help="The most that the metric may fall; alone: prune as far as it allows.",
+)
+@click.option(
+    "--metric",
+    metavar="agreement|sqnr|module:function",
+    help="What --max-drop is about  [default: agreement with the original].",
+)
+@click.option(
+    "--importance",
+    metavar="auto|second-order|l1|l2|geometric-median|bn-scale|random",
+    default="auto",
+    show_default=True,
+    help="Which channels go first; auto: second-order with --calib, l1 without.",
+)
+@click.option(
+    "--repair/--no-repair",
+    default=True,
+    show_default=True,
+    help="Refit what stays to the original on --calib, or from the weights alone without it.",
+)
+@click.option(
+    "--round-to",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Keep a multiple of this many channels.",
+)
+@click.option(
+    "--min-channels",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Keep at least this many channels in a group.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="RE",
+    help="Leave groups whole whose name, nodes or weights match. Repeatable.",
+)
+@click.option(
+    "--calib",
+    metavar="DATA",
+    help="Unlabelled inputs: .npz, a folder of them, or module:function.",
+)
+@click.option(
+    "--calib-n",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="How many feeds of it to read.",
+)
+@shape_options
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random choices."
+)
+@click.option("--explain", is_flag=True, help="Print the groups, and why some are frozen; stop.")
+@click.option("--measure/--no-measure", default=True, show_default=True, help="Time both models.")
+@click.option(
+    "--save-as-external-data/--no-save-as-external-data",
+    "external_data",
+    default=None,
+    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
+)
+@click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing.")
+@click.option("--force/--no-force", default=False, help="Overwrite what exists.")
+@speaking_options
+@click.pass_context
+def prune(context: click.Context, /, explain: bool, **flags: Any) -> int:
+    """Remove whole channels from IN.onnx, so that a smaller, dense model is left.
+
+    Channels that are tied together (a residual sum, a depthwise filter, the rows behind a
+    Flatten) go together; where they cannot go, --explain says why. The result is run beside the
+    original before it is written.
+    """
+    invocation = context.ensure_object(Invocation)
+    if explain:
+        return _explain(invocation, flags)
+    return _run(invocation, **flags)
+
+
+def _explain(invocation: Invocation, flags: dict[str, Any]) -> int:
+    shapes, dims = read_shapes(flags["input_shape"], flags["source"]), read_dims(flags["dim"])
+
+    from graphopt.cli.progress import ProgressLine
+    from graphopt.pipeline.prune import explain as run
+
+    with ProgressLine(invocation) as progress:
+        found = run(
+            flags["source"],
+            input_shapes=shapes,
+            dims=dims,
+            ignore=flags["ignore"],
+            progress=progress,
+        )
+    if invocation.json:
+        print_json(_explanation_data(found))
+    else:
+        _print_explanation(found)
+    return 0
+
+
+def _explanation_data(found: Explanation) -> dict[str, Any]:
+    import dataclasses
+
+    from graphopt.pruning.explain import explain_groups
+
+    rows = explain_groups(found.groups, found.costs)
+    return {"macs": found.costs.macs_before, "groups": [dataclasses.asdict(row) for row in rows]}
+
+
+def _print_explanation(found: Explanation) -> None:
+    from graphopt.cli.render import count_text, make_console, print_line, print_table
+    from graphopt.pruning.explain import explain_groups
+
+    console = make_console()
+    rows = explain_groups(found.groups, found.costs)
+    print_table(
+        console,
+        ("group", "channels", "producers", "consumers", "MACs", "frozen because"),
+        [
+            (
+                row.name,
+                f"{row.channels}" + (f" x {row.width}" if row.width > 1 else ""),
+                str(len(row.producers)),
+                str(len(row.consumers)),
+                "" if row.frozen else count_text(round(row.macs)),
+                row.frozen,
+            )
+            for row in rows
+        ],
+        right=("channels", "producers", "consumers", "MACs"),
+    )
+    free = sum(not row.frozen for row in rows)
+    print_line(console)
+    print_line(console, f"{free} of {len(rows)} groups can be pruned")
+
+
+def _run(
+    invocation: Invocation,
+    *,
+    source: str,
+    target: str | None,
+    output: str | None,
+    input_shape: tuple[str, ...],
+    dim: tuple[str, ...],
+    calib: str | None,
+    calib_n: int,
+    dry_run: bool,
+    force: bool,
+    **passed_on: Any,
+) -> int:
+    if target is not None and output is not None:
+        raise UsageError("the output is given twice; leave out OUT.onnx or --output")
+    given = target or output
+    path = Path(given) if given is not None else _default_output(Path(source))
+    data = existing_data(calib)
+    shapes, dims = read_shapes(input_shape, source), read_dims(dim)
+
+    from graphopt.cli.progress import ProgressLine
+    from graphopt.pipeline.prune import prune as run
+
+    with ProgressLine(invocation) as progress:
+        report = run(
+            source,
+            output=None if dry_run else path,
+            calibration=data,
+            samples=calib_n,
+            input_shapes=shapes,
+            dims=dims,
+            overwrite=force,
+            progress=progress,
+            **passed_on,
+        ).report
+    if invocation.json:
+        print_json({"input": source, **report.to_dict()})
+    elif not invocation.quiet:
+        _print_report(source, report, verbose=invocation.verbose)
+    return 0
+
+
+def _default_output(source: Path) -> Path:
+    """`model.onnx` -> `model.pruned.onnx`, beside it."""
+    return source.parent / f"{source.name.removesuffix('.onnx')}.pruned.onnx"
+
+
+def _print_report(source: str, report: PruneReport, *, verbose: int) -> None:
+    from graphopt.cli.render import (
+        change_text,
+        count_text,
+        make_console,
+        print_line,
+        print_table,
+        seconds_text,
+        size_text,
+    )
+
+    console = make_console()
+    print_line(console, f"{source} -> {report.output or '(dry run, nothing written)'}", "bold")
+    print_line(console)
+    rows = [
+        (name, count_text(round(before)), count_text(round(after)), change_text(before, after))
+        for name, (before, after) in (("MACs", report.macs), ("parameters", report.parameters))
+    ]
+    if report.latency is not None:
+        before, after = report.latency
+        rows.append(
+            (
+                "latency",
+                seconds_text(before),
+                seconds_text(after),
+                f"{before / after:.2f}x as fast",
+            )
+        )
+    if report.metric is not None:
+        name, first, second = report.metric
+        rows.append((name, f"{first:.4g}", f"{second:.4g}", f"{second - first:+.4g}"))
+    print_table(console, ("", "before", "after", "change"), rows, right=("before", "after"))
+    print_line(console)
+    _print_groups(report, verbose)
+    if not report.groups:
+        print_line(console, "no channel was removed", "yellow")
+    for line, style in _verdict(report):
+        print_line(console, line, style)
+    size = f" ({size_text(report.file_bytes)})" if report.output else ""
+    what = f"wrote {report.output}{size}" if report.output else "dry run: nothing written"
+    print_line(console, f"{what} in {seconds_text(report.seconds)}")
+
+
+def _print_groups(report: PruneReport, verbose: int) -> None:
+    from graphopt.cli.render import make_console, print_line, print_table
+
+    console = make_console()
+    if verbose and report.groups:
+        print_table(
+            console,
+            ("group", "channels", "left"),
+            [(name, str(old), str(new)) for name, (old, new) in report.groups.items()],
+            right=("channels", "left"),
+        )
+        print_line(console)
+    if report.frozen and (verbose or not report.groups):
+        print_table(console, ("frozen", "because"), list(report.frozen.items()))
+        print_line(console)
+    elif report.frozen:
+        print_line(console, f"{len(report.frozen)} groups are frozen; -v or --explain says why")
+
+
+def _verdict(report: PruneReport) -> list[tuple[str, str]]:
+    lines = []
+    if report.verified:
+        lines.append((f"the result is valid and runs, on {report.verified} inputs", "green"))
+    else:
+        lines.append((f"not run here: {report.unverified_reason}", "yellow"))
+    if report.metric is None:
+        lines.append(("accuracy was not measured: give inputs with --calib", "yellow"))
+    return lines

@@ -1,0 +1,153 @@
+"""Compares a rounded model with the original as half precision allows.
+
+Floats may differ by `rtol` of the output's scale (1e-2 by default), and no NaN or infinity may
+appear. Of an output that holds the places of the largest values (ArgMax, ArgMin, TopK) the
+order may differ where the original's own scores are that close:
+
+    s[i'] >= s[i] - 2 rtol max |s|        i the original's choice, i' the half model's
+
+since each of two scores may move by rtol. Of other integers 1 in 100 may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.graph import clone, ir
+from graphopt.pipeline.check import Checker
+from graphopt.report import OutputCheck
+
+RTOL = 1e-2
+"""Tolerance of an output, relative to its scale: 20 roundings of float16 in the same direction."""
+
+_FEW = 0.01
+_PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An output that holds places of the largest (or smallest) scores.
+
+    Attributes:
+        output: the output's name.
+        places: the name of the indices as ArgMax or TopK gives them.
+        scores: the name of what they were chosen from.
+        axis: along which they were chosen.
+        sign: 1 for the largest, -1 for the smallest.
+        drops_axis: whether `places` lacks the axis.
+    """
+
+    output: str
+    places: str
+    scores: str
+    axis: int
+    sign: int
+    drops_axis: bool
+
+
+def ranked_outputs(model: ir.Model) -> list[Ranked]:
+    """The integer outputs of a model that are choices among scores."""
+    found = []
+    for value in model.graph.outputs:
+        if value.dtype is None or not value.dtype.is_integer():
+            continue
+        node = value.producer()
+        while node is not None and node.op_type in _PASSING and node.inputs[0] is not None:
+            node = node.inputs[0].producer()
+        if node is None or node.domain != "" or node.graph is not model.graph:
+            continue
+        scores = node.inputs[0] if node.inputs else None
+        if scores is None or scores.name is None or value.name is None:
+            continue
+        if node.op_type in ("ArgMax", "ArgMin"):
+            places, sign = node.outputs[0], 1 if node.op_type == "ArgMax" else -1
+            axis = node.attributes.get_int("axis", 0) or 0
+            drops = not node.attributes.get_int("keepdims", 1)
+        elif node.op_type == "TopK" and len(node.outputs) > 1:
+            places, sign = node.outputs[1], 1 if node.attributes.get_int("largest", 1) else -1
+            axis, drops = node.attributes.get_int("axis", -1) or 0, False
+        else:
+            continue
+        if places.name:
+            found.append(Ranked(value.name, places.name, scores.name, axis, sign, drops))
+    return found
+
+
+class HalfChecker(Checker):
+    """Compares candidates, which have the original's interface, with the original."""
+
+    def __init__(self, original: ir.Model, **options: Any) -> None:
+        self._ranked = {item.output: item for item in ranked_outputs(original)}
+        needed = [name for item in self._ranked.values() for name in (item.places, item.scores)]
+        self._extra = [
+            name
+            for name in dict.fromkeys(needed)
+            if name not in {value.name for value in original.graph.outputs}
+        ]
+        super().__init__(self.exposed(original), **options)
+
+    def exposed(self, model: ir.Model) -> ir.Model:
+        """The model with the scores and places of ranked outputs as further outputs."""
+        values = {
+            value.name: value for value in model.graph.inputs if value.name in self._extra
+        } | {
+            value.name: value
+            for node in model.graph
+            for value in node.outputs
+            if value.name in self._extra
+        }
+        if not values:
+            return model
+        copied = clone(model)
+        for node in copied.graph:
+            copied.graph.outputs.extend(v for v in node.outputs if v.name in values)
+        return copied
+
+    def _differences(self, expected: dict[str, Any], actual: dict[str, Any]) -> list[OutputCheck]:
+        wanted = {name: value for name, value in expected.items() if name not in self._extra}
+        given = {name: value for name, value in actual.items() if name not in self._extra}
+        checks = super()._differences(wanted, given)
+        return [check if check.ok else self._lenient(check, expected, actual) for check in checks]
+
+    def _lenient(
+        self, check: OutputCheck, expected: Mapping[str, Any], actual: Mapping[str, Any]
+    ) -> OutputCheck:
+        """A failed check, looked at again where the output holds integers."""
+        one, two = expected.get(check.name), actual.get(check.name)
+        if not isinstance(one, np.ndarray) or not isinstance(two, np.ndarray):
+            return check
+        if one.dtype.kind not in "iub" or one.shape != two.shape or not one.size:
+            return check
+        ranked = self._ranked.get(check.name)
+        wrong = _misplaced(ranked, expected, actual, self.rtol) if ranked else None
+        if wrong is None:
+            wrong = float(np.mean(one != two))
+            if wrong <= _FEW:
+                return OutputCheck(check.name, wrong, wrong, True)
+            return check
+        if wrong == 0:
+            return OutputCheck(check.name, 0.0, 0.0, True)
+        reason = f"{check.name}: {wrong:.1%} of the choices differ by more than a near tie"
+        return OutputCheck(check.name, wrong, wrong, wrong <= _FEW, reason)
+
+
+def _misplaced(
+    ranked: Ranked, expected: Mapping[str, Any], actual: Mapping[str, Any], rtol: float
+) -> float | None:
+    """The share of places whose original score is clearly worse; None if it cannot be told."""
+    scores = expected.get(ranked.scores)
+    one, two = expected.get(ranked.places), actual.get(ranked.places)
+    if scores is None or one is None or two is None or one.shape != two.shape:
+        return None
+    if ranked.drops_axis:
+        one, two = (np.expand_dims(places, ranked.axis) for places in (one, two))
+    wide = np.asarray(scores, np.float64) * ranked.sign
+    finite = np.abs(wide[np.isfinite(wide)])
+    allowed = 2 * rtol * float(finite.max(initial=0.0))
+    chosen = np.take_along_axis(wide, one.astype(np.int64), ranked.axis)
+    others = np.take_along_axis(wide, two.astype(np.int64), ranked.axis)
+    return float(np.mean(others < chosen - allowed))

@@ -1,0 +1,174 @@
+"""Runs the original and pruned models: do they run, how fast, and how good are they."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from graphopt.errors import EquivalenceError, RuntimeUnavailableError, UsageError
+from graphopt.graph import ir, verify
+from graphopt.pipeline.task_metric import Drop, TaskMetric, read_metric
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Feed
+
+_TIMED_SECONDS = 2.0
+
+
+class Judge:
+    """Measures candidates against the original.
+
+    Args:
+        original: the model before anything was done; it is not changed.
+        calibration: what `read_feeds` takes, or None for inputs made up from `seed`.
+        samples: how many feeds of it to read; None for all.
+        metric: what `read_metric` takes.
+        seed: of inputs that are made up.
+
+    Attributes:
+        feeds: the calibration feeds, None where there are none.
+        unavailable: why the original cannot be run here; "" if it can.
+
+    Raises:
+        UsageError: the data cannot be read, or there is none where the metric needs some.
+    """
+
+    def __init__(
+        self,
+        original: ir.Model,
+        *,
+        calibration: Any = None,
+        samples: int | None = None,
+        metric: str | Callable[..., float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._original = original
+        self._seed = seed
+        self._probe: Feed | None = None
+        self._reference: float | None = None
+        self._metric: TaskMetric | None = None
+        self.unavailable = ""
+        self.feeds: list[Feed] | None = None
+        if calibration is not None:
+            from graphopt.runtime import read_feeds
+
+            reader = read_feeds(calibration, model=original)
+            self.feeds = list(itertools.islice(reader, samples))
+            if not self.feeds:
+                raise UsageError("the calibration data has no inputs; give at least one")
+        if self.feeds is not None or callable(metric) or (metric is not None and ":" in metric):
+            self._metric = read_metric(metric, original=original, data=self.feeds or ())
+        elif metric is not None:
+            raise UsageError(f"the metric '{metric}' needs data; give some with --calib")
+
+    @property
+    def has_metric(self) -> bool:
+        """Whether the metric can be measured at all."""
+        return self._metric is not None
+
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the original's free dims on the input that everything is measured on."""
+        feed = self._feed() or {}
+        return {
+            dim.value: int(size)
+            for value in self._original.graph.inputs
+            if value.name in feed and value.shape is not None
+            for dim, size in zip(value.shape, feed[value.name].shape, strict=False)
+            if isinstance(dim, ir.SymbolicDim) and dim.value
+        }
+
+    def check(self, candidate: ir.Model) -> str:
+        """Run the candidate beside the original; what it was run on, or why it was not.
+
+        Raises:
+            EquivalenceError: it is invalid, does not run, or gives outputs of other shapes.
+        """
+        problems = verify(candidate)
+        if problems:
+            raise EquivalenceError(f"the pruned model is invalid: {problems[0]}")
+        feed = self._feed()
+        if feed is None:
+            return ""
+        from graphopt.runtime import Session
+
+        expected = Session(self._original).run(feed)
+        try:
+            actual = Session(candidate).run(feed)
+        except RuntimeUnavailableError as error:
+            raise EquivalenceError(f"the pruned model does not run: {error}") from error
+        for name, value in expected.items():
+            if _form(value) != _form(actual.get(name)):
+                raise EquivalenceError(f"the output '{name}' of the pruned model has another shape")
+        return "given" if self.feeds is not None else "made up"
+
+    def measured(self, candidate: ir.Model) -> tuple[str, float, float] | None:
+        """The metric's name, its figure for the original and for the candidate."""
+        if self._metric is None:
+            return None
+        if self._reference is None:
+            self._reference = self._metric.measure(self._original)
+        return self._metric.name, self._reference, self._metric.measure(candidate)
+
+    def drop_allowed(self, candidate: ir.Model, drop: Drop) -> bool:
+        """Whether the metric falls no further than that.
+
+        Raises:
+            UsageError: there is no data to measure it on.
+        """
+        found = self.measured(candidate)
+        if found is None or self._metric is None:
+            raise UsageError("--max-drop needs data to measure on; give some with --calib")
+        if not self._metric.bounded:
+            raise UsageError(
+                f"--max-drop needs a metric that the original has a figure in; {found[0]} has "
+                "none: give --metric module:function"
+            )
+        return drop.allows(found[1], found[2])
+
+    def latency(self, candidate: ir.Model) -> tuple[float, float]:
+        """Seconds of one run of the original and of the candidate, interleaved.
+
+        Raises:
+            RuntimeUnavailableError: the original cannot be run here.
+        """
+        from graphopt.runtime import Session, time_interleaved
+
+        feed = self._feed()
+        if feed is None:
+            raise RuntimeUnavailableError(self.unavailable)
+        sessions = [Session(self._original, optimized=True), Session(candidate, optimized=True)]
+        before, after = time_interleaved(sessions, feed, seconds=_TIMED_SECONDS)
+        return before, after
+
+    def latency_share(self, candidate: ir.Model) -> float:
+        """The candidate's latency over the original's."""
+        before, after = self.latency(candidate)
+        return after / before
+
+    def original_latency(self) -> float:
+        """Seconds of one run of the original."""
+        return self.latency(self._original)[0]
+
+    def _feed(self) -> Feed | None:
+        """An input that the original runs on; None where there is none."""
+        if self._probe is None and not self.unavailable:
+            from graphopt.runtime import Session, runnable_feeds
+
+            try:
+                session = Session(self._original)
+                feeds = self.feeds or runnable_feeds(
+                    self._original, session, count=1, seed=self._seed
+                )
+                self._probe = next(iter(feeds), None)
+            except RuntimeUnavailableError as error:
+                self.unavailable = str(error)
+            else:
+                if self._probe is None:
+                    self.unavailable = "no input could be made up that the original runs on"
+        return self._probe
+
+
+def _form(value: Any) -> tuple[str, tuple[int, ...]]:
+    """What must not change about an output."""
+    return str(getattr(value, "dtype", type(value))), tuple(getattr(value, "shape", ()))

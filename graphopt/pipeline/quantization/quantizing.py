@@ -1,0 +1,407 @@
+"""quantize: prepare, place, calibrate, repair, choose, insert, prove, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphopt.errors import EquivalenceError, RuntimeUnavailableError, UsageError
+from graphopt.graph import ModelSource, ir
+from graphopt.pipeline.check import Checker
+from graphopt.pipeline.model_files import (
+    check_output,
+    described_values,
+    forget_inferred,
+    give_back,
+    load_valid,
+)
+from graphopt.pipeline.quantization.candidates import Candidates
+from graphopt.pipeline.quantization.choosing import (
+    Budget,
+    Choice,
+    faster_groups,
+    read_budgets,
+    slow_groups,
+    unavailable,
+    within_budget,
+    without_outsized,
+)
+from graphopt.pipeline.quantization.data import REPAIRED_WITH, CalibrationData, seeded_data
+from graphopt.pipeline.quantization.options import Options
+from graphopt.pipeline.quantization.proof import describe_groups, measure_latency, verify_result
+from graphopt.pipeline.quantization.repairs import repaired_bias, repaired_model, rounded_weights
+from graphopt.pipeline.quantization.report import QuantizeReport
+from graphopt.pipeline.quantization.without_data import dynamic_model, weight_only_model
+from graphopt.pipeline.run import Run, make_plan
+from graphopt.pipeline.statistics import size_on_disk, statistics_of
+from graphopt.pipeline.task_metric import read_metric
+from graphopt.quantization.calibration import calibrate
+from graphopt.quantization.opset import PER_CHANNEL, WITHOUT_EIGHT_BITS, raise_opset
+from graphopt.quantization.placement import place
+from graphopt.quantization.ranges import Ranges, digest_of, write_whole
+from graphopt.shapes import infer_shapes
+
+Tell = Callable[[str], None]
+
+SEEDED = "seeded"
+"""In place of calibration data: made-up inputs, for speed and structure alone."""
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What `quantize` gives back; unpacks as `model, ok`.
+
+    Attributes:
+        model: the quantized model, of the kind that was given: `bytes` for bytes, a `ModelProto`
+            for one, the path of the written file for a path with an output. An `ir.Model`
+            otherwise.
+        ok: whether the result is within the budget, where there is one.
+        report: what was quantized, what was not and why, and what was measured.
+    """
+
+    model: Any
+    ok: bool
+    report: QuantizeReport
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.model
+        yield self.ok
+
+
+def quantize(
+    source: ModelSource,
+    *,
+    calibration: Any = None,
+    output: str | os.PathLike[str] | None = None,
+    calibration_count: int | None = None,
+    test_data: Any = None,
+    check_count: int | None = None,
+    input_shapes: Mapping[str, Sequence[int | str | None]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    force: bool = False,
+    overwrite: bool = False,
+    external_data: bool | None = None,
+    progress: Tell | None = None,
+    **options: Any,
+) -> QuantizeResult:
+    """Quantize a model to 8-bit integers, where that is faster and accurate enough.
+
+    The argument is never changed, and nothing is written unless `output` is given.
+
+    Args:
+        source: a path, the bytes of a model, an `onnx.ModelProto` or an `ir.Model`.
+        calibration: the data that ranges are made from: a path, `module:function`, arrays, or
+            an iterable of feeds; "seeded" for made-up inputs. Every eighth sample is held out to
+            check the result on. Not needed with `ranges`, "dynamic" or "weight-only".
+        output: where to write the result.
+        calibration_count: use at most so many samples of the calibration data.
+        test_data: check the result on these inputs instead.
+        check_count: on at most so many of them.
+        input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
+        dims: sizes for symbolic dims by name.
+        force: give the result back, and write it, although it is not within the budget.
+        overwrite: let `output` replace a file.
+        external_data: keep weights in a file of their own; None decides by size and source.
+        progress: called with a line about what is being done.
+        options: the fields of `Options`.
+
+    Raises:
+        UsageError: an option is wrong, or there is no data.
+        UnreadableModelError: the source is no model.
+        InvalidModelError: the source breaks the rules of ONNX.
+        EquivalenceError: no mixture is within the budget.
+        OutputError: the result, or the ranges, cannot be written.
+    """
+    started = time.perf_counter()
+    chosen = _read_options(options)
+    tell = progress or (lambda _: None)
+    if output is not None:
+        check_output(source, output, overwrite)
+        output = Path(output).absolute()
+    if chosen.kind == "static" and calibration is None and chosen.ranges is None:
+        raise UsageError(
+            "quantization needs data to find the range of every activation: give --calib with a "
+            ".npz, a folder of them or module:function (--dynamic and --weight-only need none)"
+        )
+    tell("loading")
+    original = load_valid(source)
+    described = described_values(original)
+    file_bytes = size_on_disk(source, original)
+    infer_shapes(original, input_shapes=input_shapes, dims=dims)
+    made_up = calibration is None or (isinstance(calibration, str) and calibration == SEEDED)
+    data = CalibrationData(
+        original,
+        seeded_data(original, chosen.seed) if made_up else calibration,
+        test=test_data,
+        count=calibration_count,
+        check_count=check_count,
+    )
+    before = statistics_of(original, file_bytes, count=True)
+    report = QuantizeReport(before, before, chosen.kind, chosen.backend)
+    if made_up and test_data is None:
+        report.warnings.append(
+            "made-up inputs were used: they tell nothing about accuracy on real ones"
+        )
+    elif not data.disjoint:
+        report.warnings.append(
+            "there are fewer than 8 samples, so the result was checked on those that calibrated"
+        )
+    job = _Job(original, data, chosen, report, tell, force)
+    model = job.run()
+    report.after = statistics_of(model, None, count=False)
+    forget_inferred(model, described)
+    given_back, after_bytes = give_back(model, source, output, overwrite, external_data, tell)
+    report.after = dataclasses.replace(report.after, file_bytes=after_bytes)
+    report.output = None if output is None else os.fspath(output)
+    report.seconds = time.perf_counter() - started
+    return QuantizeResult(given_back, report.ok, report)
+
+
+def _read_options(given: Mapping[str, Any]) -> Options:
+    known = {field.name for field in dataclasses.fields(Options)}
+    for name in given:
+        if name not in known:
+            raise UsageError(f"quantize has no option '{name}'; it has {', '.join(sorted(known))}")
+    return Options(**given)
+
+
+class _Job:
+    """One model on its way."""
+
+    def __init__(
+        self,
+        original: ir.Model,
+        data: CalibrationData,
+        options: Options,
+        report: QuantizeReport,
+        tell: Tell,
+        force: bool,
+    ) -> None:
+        self._original = original
+        self._data = data
+        self._options = options
+        self._report = report
+        self._tell = tell
+        self._force = force
+        self._provider = options.rules.provider or "cpu"
+
+    def run(self) -> ir.Model:
+        model = self._static() if self._options.kind == "static" else self._without_data()
+        verify_result(self._original, model)
+        self._measure(model)
+        return model
+
+    def _static(self) -> ir.Model:
+        options, data, report = self._options, self._data, self._report
+        prepared = self._prepared()
+        placement = place(
+            prepared,
+            options.rules,
+            nodes_to_exclude=_matching(prepared, options.nodes_to_exclude),
+            op_types_to_quantize=options.op_types_to_quantize,
+        )
+        ranges = self._ranges(prepared, placement.activations)
+        candidates = Candidates(prepared, placement, ranges, options.rules)
+        some = data.calibration.first(REPAIRED_WITH)
+        rounded = rounded_weights(candidates, options, some, report, self._tell)
+        candidates = dataclasses.replace(candidates, rounded=rounded)
+        choice = self._choice(candidates)
+        if choice.winner == "dynamic":
+            return self._without_data_instead()
+        if choice.winner == "float":
+            report.kind = "float"
+            report.warnings.append("nothing is faster in integers: the result is the float model")
+        elif options.spare_outsized:
+            choice = without_outsized(candidates, choice, data, options, self._tell)
+        budget = read_budgets(self._original, data, options)
+        if budget is not None and report.kind != "float":
+            choice = within_budget(
+                candidates, choice, budget, data, options, report, self._tell, force=self._force
+            )
+        self._tell("writing integers")
+        model = candidates.build(choice.float_groups)
+        corrected = repaired_bias(
+            candidates, choice.float_groups, options, some, report, self._tell
+        )
+        model = corrected or model
+        plan = candidates.plan(choice.float_groups)
+        if options.save_plan is not None:
+            write_whole(options.save_plan, json.dumps(plan.to_json(), indent=1) + "\n")
+        self._tell("comparing layers")
+        describe_groups(candidates, plan, choice, model, data.check, report)
+        self._evaluate(model, budget)
+        return model
+
+    def _without_data_instead(self) -> ir.Model:
+        """What measured faster than calibrated integers."""
+        self._report.kind = "dynamic"
+        self._report.warnings.append(
+            "dynamic quantization is faster here than calibrated integers, so it was taken"
+        )
+        self._options = dataclasses.replace(self._options, kind="dynamic")
+        return self._without_data()
+
+    def _without_data(self) -> ir.Model:
+        """Dynamic quantization, or of weights alone.
+
+        Raises:
+            EquivalenceError: the result is not within the budget.
+        """
+        options, report = self._options, self._report
+        prepared = self._prepared()
+        self._tell("writing integers")
+        if options.kind == "dynamic":
+            model = dynamic_model(prepared, report)
+        else:
+            model = weight_only_model(prepared, options, report)
+        if model is None:
+            report.kind = "float"
+            report.warnings.append(
+                "no matrix product has a constant weight large enough to pay: the result is the "
+                "float model"
+            )
+            model = prepared
+        budget = read_budgets(self._original, self._data, options)
+        self._evaluate(model, budget)
+        if budget is not None and not budget.allows(report.metric_after or 0.0):
+            problem = (
+                f"{budget.name} is {report.metric_after:.6g}, not within {budget.text} of the "
+                f"original's {budget.reference:.6g}"
+            )
+            if not self._force:
+                raise EquivalenceError(f"{problem}; nothing was written; write it with --force")
+            report.warnings.append(problem)
+        return model
+
+    def _prepared(self) -> ir.Model:
+        """The float model as it is quantized: folded and fused, then repaired."""
+        self._checker = Checker(
+            self._original, input_data=self._data.check.first(2), rtol=1e-3, atol=1e-5
+        )
+        raised = raise_opset(self._original, self._least_opset())
+        if raised is not self._original:
+            infer_shapes(raised)
+        run = Run(raised, make_plan(2, None), self._checker, tell=self._tell)
+        model = run.until_equivalent()
+        infer_shapes(model)
+        some = self._data.calibration.first(REPAIRED_WITH)
+        return repaired_model(model, self._options, some, self._checker, self._report, self._tell)
+
+    def _least_opset(self) -> int:
+        """The operator set that what will be written needs."""
+        if self._options.kind == "weight-only":
+            return 1 if self._options.backend.startswith("ort-") else WITHOUT_EIGHT_BITS
+        return PER_CHANNEL
+
+    def _ranges(self, model: ir.Model, names: Sequence[str]) -> Ranges:
+        options, report = self._options, self._report
+        if options.ranges is not None:
+            ranges = Ranges.load(options.ranges)
+            if ranges.model != digest_of(model):
+                report.warnings.append(f"'{options.ranges}' was made for another model or options")
+            missing = [name for name in names if name not in ranges]
+            if missing:
+                raise UsageError(
+                    f"'{options.ranges}' has no range for '{missing[0]}' and {len(missing) - 1} "
+                    "more tensors: calibrate again with --calib"
+                )
+        else:
+            self._tell("calibrating")
+            ranges = calibrate(
+                model,
+                self._data.calibration,
+                names,
+                method=options.method,
+                percentile=options.percentile,
+                symmetric=options.rules.activation.symmetric,
+                resume_file=options.resume_file,
+                threads=options.threads,
+                progress=lambda done: self._tell(f"calibrating ({done} samples)"),
+            )
+            report.warnings.extend(ranges.warnings)
+        report.method, report.samples = ranges.method, ranges.samples
+        if options.save_ranges is not None:
+            ranges.save(options.save_ranges)
+        return ranges
+
+    def _choice(self, candidates: Candidates) -> Choice:
+        """What is worth quantizing, measured where the backend runs here."""
+        wanted = self._options.only_if_faster
+        measurable = self._options.rules.provider == "cpu"
+        if wanted is False or not measurable:
+            if wanted:
+                raise UsageError(
+                    f"{self._options.backend} does not run here, so nothing can be measured: "
+                    "leave out --only-if-faster"
+                )
+            return Choice(slow_groups(candidates))
+        try:
+            dynamic = dynamic_model(candidates.model)
+            others = {} if dynamic is None else {"dynamic": dynamic}
+            return faster_groups(candidates, self._data, others, self._tell)
+        except RuntimeUnavailableError as error:
+            if wanted:
+                raise
+            self._report.warnings.append(unavailable(error))
+            return Choice(slow_groups(candidates))
+
+    def _evaluate(self, model: ir.Model, budget: Budget | None) -> None:
+        """The figures of the result, on data that did not calibrate."""
+        options, data, report = self._options, self._data, self._report
+        self._tell("checking the result")
+        report.checked_on, report.disjoint = sum(1 for _ in data.check), data.disjoint
+        floats = any(
+            value.dtype is not None and value.dtype.is_floating_point()
+            for value in self._original.graph.outputs
+        )
+        if report.kind != "float" and floats:
+            sqnr = read_metric(
+                "sqnr", original=self._original, data=data.check, provider=self._provider
+            )
+            report.sqnr = sqnr.measure(model)
+        if budget is not None:
+            report.metric, report.max_drop = budget.name, budget.text
+            report.metric_before, report.metric_after = budget.reference, budget.measure(model)
+        elif options.metric is not None:
+            metric = read_metric(
+                options.metric, original=self._original, data=data.check, provider=self._provider
+            )
+            report.metric = metric.name
+            report.metric_before = metric.measure(self._original) if metric.bounded else None
+            report.metric_after = metric.measure(model)
+
+    def _measure(self, model: ir.Model) -> None:
+        if self._options.measure:
+            self._tell("measuring latency")
+            feed = next(iter(self._data.check))
+            measure_latency(self._original, model, feed, self._provider, self._report)
+
+
+def _matching(model: ir.Model, patterns: Sequence[str]) -> list[str]:
+    """The nodes whose name, or an output's, a pattern matches in full.
+
+    Raises:
+        UsageError: a pattern is none, or matches nothing.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"'{pattern}' is no regular expression: {error}") from error
+        matched = False
+        for node in model.graph:
+            names = [node.name or "", *(value.name or "" for value in node.outputs)]
+            if any(name and wanted.fullmatch(name) for name in names):
+                matched = True
+                found[next(name for name in reversed(names) if name)] = None
+        if not matched:
+            raise UsageError(f"no node is named like '{pattern}'; nothing would be excluded")
+    return list(found)

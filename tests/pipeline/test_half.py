@@ -1,0 +1,226 @@
+"""convert_half: what is proved, what falls back, what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graphopt.errors import EquivalenceError, UsageError
+from graphopt.graph import all_nodes, from_text, ir, load, to_proto
+from graphopt.pipeline import half_search
+from graphopt.pipeline.half import HalfOptions, convert_half
+from graphopt.pipeline.half_check import HalfChecker
+from graphopt.pipeline.half_search import find_culprits
+from graphopt.precision import FLOAT16, Request, count_casts, make_plan
+from graphopt.precision.simulation import simulated
+from graphopt.report import CheckStatus
+from graphopt.runtime import Session
+from graphopt.shapes import infer_shapes
+
+QUICK = ("digits_mlp", "digits_resnet", "digits_transformer", "digits_transformer_dynamo")
+
+SQUARES = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[4] x) => (float[4] y) {
+  a = Mul(x, x)
+  y = Div(a, x)
+}"""
+
+
+def half_nodes(model: ir.Model) -> set[str]:
+    infer_shapes(model)
+    return {
+        node.op_type
+        for node in all_nodes(model)
+        if any(value.dtype == ir.DataType.FLOAT16 for value in node.outputs)
+    }
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_trained_models_keep_their_answers(name: str, fixtures: Path) -> None:
+    data = np.load(fixtures / "digits_test.npz")
+    images, labels = data["image"][:100], data["label"][:100]
+    result = convert_half(
+        fixtures / f"{name}.onnx",
+        HalfOptions(calibration=[{"image": images[i : i + 1]} for i in range(4)]),
+    )
+    assert result.report.check.status is CheckStatus.VERIFIED
+    assert result.report.fallen_back == []
+    assert result.report.casts_after == 0
+    session = Session(result.model, threads=1)
+    answers = [
+        next(iter(session.run({"image": image[None].astype(np.float16)}).values())).argmax()
+        for image in images
+    ]
+    assert np.mean(np.array(answers) == labels) > 0.9
+
+
+def test_weights_take_half_the_bytes(fixtures: Path, tmp_path: Path) -> None:
+    source = fixtures / "digits_resnet.onnx"
+    result = convert_half(source, output=tmp_path / "half.onnx")
+    report = result.report
+    assert abs(report.after.parameter_bytes / report.before.parameter_bytes - 0.5) < 0.02
+    onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
+
+
+def test_the_runtime_hides_an_overflow_that_the_simulation_shows() -> None:
+    model = from_text(SQUARES)
+    infer_shapes(model)
+    plan = make_plan(model, Request())
+    feed = {"x": np.array([300.0, 1.0, 2.0, 3.0], np.float32)}
+    (rounded,) = Session(simulated(model, plan, FLOAT16), threads=1).run(feed).values()
+    assert np.isinf(rounded[0])
+    assert rounded[1:].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_an_overflow_seen_on_data_keeps_its_nodes_in_float32() -> None:
+    feed = {"x": np.array([300.0, 1.0, 2.0, 3.0], np.float32)}
+    result = convert_half(from_text(SQUARES), HalfOptions(level=0, calibration=[feed]))
+    assert "it reaches 9e+04 on the data" in str(result.report.float32)
+    assert result.report.check.status is CheckStatus.VERIFIED
+    small = {"x": feed["x"] / 100}
+    result = convert_half(from_text(SQUARES), HalfOptions(level=0, calibration=[small]))
+    assert half_nodes(result.model) == {"Mul", "Div"}
+
+
+def test_what_moves_the_outputs_falls_back() -> None:
+    # The difference of two close numbers: no range tells it, the comparison does.
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1},
+  float c = {1000.0}, float d = {1000.0}> {
+  p = MatMul(x, w)
+  a = Add(p, c)
+  b = Sub(a, d)
+  y = MatMul(b, w)
+}"""
+    feed = {"x": np.linspace(0.1, 0.9, 8, dtype=np.float32).reshape(2, 4)}
+    result = convert_half(from_text(text), HalfOptions(level=0, calibration=[feed]))
+    assert result.report.first_check is not None
+    assert result.report.first_check.status is CheckStatus.FAILED
+    assert result.report.check.status is CheckStatus.VERIFIED
+    assert result.report.fallen_back
+    assert half_nodes(result.model) >= {"MatMul"}
+
+
+CLOSE = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[4] x) => (float[4] y) <float one = {1000.0}> {
+  a = Identity(x)
+  y = Sub(a, one)
+}"""
+
+
+def test_nothing_is_given_back_that_was_not_made_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = {"x": np.float32(1000) + np.linspace(0.01, 0.05, 4, dtype=np.float32)}
+    options = HalfOptions(level=0, calibration=[feed])
+    # The last resort is to leave all of it in float32, inputs and outputs too.
+    report = convert_half(from_text(CLOSE), options).report
+    assert report.ok
+    assert report.half_nodes == 0
+    assert "nothing went to fp16" in str(report.notes)
+    monkeypatch.setattr(half_search, "MOST_CULPRITS", 0)
+    with pytest.raises(EquivalenceError, match="nothing was written"):
+        convert_half(from_text(CLOSE), options)
+    assert not convert_half(from_text(CLOSE), options, force=True).ok
+
+
+def test_storage_only_casts_each_weight_once(fixtures: Path) -> None:
+    original = load(fixtures / "digits_mlp.onnx")
+    result = convert_half(fixtures / "digits_mlp.onnx", HalfOptions(storage_only=True))
+    report = result.report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert count_casts(result.model) - report.casts_before == len(report.half) > 0
+    assert [v.dtype for v in result.model.graph.inputs] == [v.dtype for v in original.graph.inputs]
+    assert report.after.parameter_bytes < 0.6 * report.before.parameter_bytes
+
+
+def test_choices_may_swap_where_scores_tie() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,4] x) => (int64[1,2] i) <int64[1] k = {2}> {
+  v, i = TopK(x, k)
+}"""
+    close = {"x": np.array([[1.0, 1.0001, 0.2, 0.1]], np.float32)}
+    model = from_text(text)
+    assert Session(model).run(close)["i"].tolist() == [[1, 0]]
+    result = convert_half(from_text(text), HalfOptions(level=0, calibration=[close]))
+    assert result.report.check.status is CheckStatus.VERIFIED
+    # A choice that is clearly worse is still a difference.
+    checker = HalfChecker(from_text(text), input_data=[close], rtol=1e-2)
+    smallest = from_text(text.replace("TopK(x, k)", "TopK<largest = 0>(x, k)"))
+    assert checker.compare(checker.exposed(smallest)).status is CheckStatus.FAILED
+
+
+def test_a_task_s_measure_decides(fixtures: Path) -> None:
+    data = np.load(fixtures / "digits_test.npz")
+    feeds = [{"image": data["image"][i : i + 1]} for i in range(8)]
+    options = HalfOptions(calibration=feeds, metric="agreement", max_drop="1%")
+    report = convert_half(fixtures / "digits_mlp.onnx", options).report
+    assert report.task is not None
+    assert (report.task.before, report.task.after, report.task.ok) == (1.0, 1.0, True)
+    options = HalfOptions(calibration=feeds, metric=lambda run: 0.0, max_drop="0")
+    assert convert_half(fixtures / "digits_mlp.onnx", options).ok
+    with pytest.raises(UsageError, match="needs data"):
+        convert_half(fixtures / "digits_mlp.onnx", HalfOptions(metric="agreement"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_bisection_finds_every_culprit_in_few_runs(count: int) -> None:
+    sites = [f"n{index}" for index in range(256)]
+    guilty = frozenset(sites[:: 256 // count][:count]) if count < 24 else frozenset(sites[:40])
+    runs = 0
+
+    def accepts(floats: frozenset[str]) -> bool:
+        nonlocal runs
+        runs += 1
+        return guilty <= floats
+
+    found = find_culprits(sites, accepts)
+    if count > 24:
+        assert found is None
+        return
+    assert found == guilty
+    assert runs <= 2 + count * 9 + 1
+
+
+def test_bisection_gives_up_where_float32_itself_is_wrong() -> None:
+    assert find_culprits(["a", "b"], lambda _: False) is None
+
+
+def test_bytes_in_bytes_out(fixtures: Path) -> None:
+    data = (fixtures / "digits_mlp.onnx").read_bytes()
+    first, ok = convert_half(data, HalfOptions(check=False))
+    assert ok
+    assert isinstance(first, bytes)
+    assert first == convert_half(data, HalfOptions(check=False)).model
+    assert isinstance(convert_half(onnx.load_from_string(data)).model, onnx.ModelProto)
+
+
+def test_external_data_stays_external(fixtures: Path, tmp_path: Path) -> None:
+    source = tmp_path / "big.onnx"
+    onnx.save(
+        onnx.load(fixtures / "digits_resnet.onnx"),
+        source,
+        save_as_external_data=True,
+        location="big.data",
+        size_threshold=0,
+    )
+    convert_half(source, output=tmp_path / "half.onnx")
+    assert (tmp_path / "half.onnx.data").is_file()
+    onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
+
+
+def test_the_honest_note_has_figures(fixtures: Path) -> None:
+    notes = convert_half(fixtures / "digits_mlp.onnx").report.notes
+    from graphopt.pipeline.half_measure import half_on_this_cpu
+
+    assert any("slower there" in note for note in notes) != half_on_this_cpu()
+    quiet = convert_half(fixtures / "digits_mlp.onnx", HalfOptions(provider="cuda")).report
+    assert not any("slower there" in note for note in quiet.notes)
+
+
+def test_half_models_are_left_as_they_are(fixtures: Path) -> None:
+    first = convert_half(fixtures / "digits_mlp.onnx").model
+    second = convert_half(to_proto(first))
+    assert second.ok
+    assert second.report.half_nodes == 0

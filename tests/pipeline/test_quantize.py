@@ -1,0 +1,226 @@
+"""quantize from data to file, on the trained digits models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import graphopt
+from graphopt.errors import EquivalenceError, OutputError, UsageError
+from graphopt.graph import from_text, ir
+from graphopt.pipeline.quantization.data import CalibrationData
+from graphopt.pipeline.quantization.search import search
+from graphopt.runtime import Session
+
+
+@pytest.fixture(scope="module")
+def digits(fixtures: Path) -> dict[str, np.ndarray]:
+    with np.load(fixtures / "digits_test.npz") as data:
+        return dict(data)
+
+
+@pytest.fixture(scope="module")
+def resnet(fixtures: Path) -> Path:
+    return fixtures / "digits_resnet.onnx"
+
+
+def calibration(digits: dict[str, np.ndarray], count: int = 64) -> dict[str, np.ndarray]:
+    return {"image": digits["image"][:count]}
+
+
+def quantized(resnet: Path, digits: dict[str, np.ndarray], **options: Any) -> Any:
+    options = {"only_if_faster": False, "threads": 1, **options}
+    return graphopt.quantize(resnet, calibration=calibration(digits), **options)
+
+
+def accuracy(model: ir.Model, digits: dict[str, np.ndarray]) -> float:
+    """On what never calibrated."""
+    images, labels = digits["image"][64:], digits["label"][64:]
+    scores = next(iter(Session(model, threads=1).run({"image": images}).values()))
+    return float((scores.argmax(-1) == labels).mean())
+
+
+def test_the_result_is_integers_and_as_good(
+    resnet: Path, digits: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    before = resnet.read_bytes()
+    result = quantized(resnet, digits, output=tmp_path / "int8.onnx", measure=True)
+    report = result.report
+    assert result.ok
+    assert resnet.read_bytes() == before
+    proto = onnx.load(result.model)
+    onnx.checker.check_model(proto, full_check=True)
+    kinds = [node.op_type for node in proto.graph.node]
+    assert "QuantizeLinear" in kinds
+    assert "BatchNormalization" not in kinds
+    weights = {item.data_type for item in proto.graph.initializer if len(item.dims) == 4}
+    assert weights == {onnx.TensorProto.INT8}
+    assert report.after.file_bytes < 0.5 * report.before.file_bytes
+    assert report.sqnr > 25
+    assert (report.checked_on, report.disjoint, report.samples) == (8, True, 56)
+    assert report.latency_after is not None
+    model = graphopt.load(result.model)
+    assert accuracy(model, digits) >= accuracy(graphopt.load(resnet), digits) - 0.01
+    for group in report.groups:
+        assert (group.precision == "float") == bool(group.reason)
+        assert group.sqnr is None or group.sqnr > 15
+    assert json.loads(report.to_json())["kind"] == "static"
+
+
+def test_the_same_request_gives_the_same_bytes(
+    resnet: Path, digits: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    options = {"rounding": "second-order", "bias_correction": True, "equalize": True}
+    for name in ("a.onnx", "b.onnx"):
+        quantized(resnet, digits, output=tmp_path / name, **options)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_repairs_are_told_and_do_no_harm(resnet: Path, digits: dict[str, np.ndarray]) -> None:
+    plain = quantized(resnet, digits)
+    repaired = quantized(resnet, digits, rounding="second-order", bias_correction=True)
+    assert len(repaired.report.repairs) == 2
+    assert repaired.report.sqnr > plain.report.sqnr
+
+
+def test_ranges_are_saved_and_used_again(
+    resnet: Path, digits: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    ranges = tmp_path / "ranges.json"
+    first = quantized(resnet, digits, save_ranges=ranges, spare_outsized=False)
+    again = graphopt.quantize(
+        resnet, ranges=ranges, only_if_faster=False, spare_outsized=False, threads=1
+    )
+    assert ir.to_proto(first.model) == ir.to_proto(again.model)
+    assert any("made-up" in warning for warning in again.report.warnings)
+    with pytest.raises(UsageError, match="has no range for"):
+        graphopt.quantize(resnet.with_name("digits_mlp.onnx"), ranges=ranges)
+
+
+def test_excluded_nodes_stay_float(resnet: Path, digits: dict[str, np.ndarray]) -> None:
+    every = quantized(resnet, digits, op_types_to_quantize=["Conv"])
+    types = {group.op_type for group in every.report.groups}
+    assert types == {"Conv"}
+    name = every.report.groups[0].name
+    less = quantized(resnet, digits, nodes_to_exclude=[name.replace("/", "[/]")])
+    assert name in less.report.declined
+    assert name not in {group.name for group in less.report.groups}
+    with pytest.raises(UsageError, match="no node is named like"):
+        quantized(resnet, digits, nodes_to_exclude=["Conv_"])
+    with pytest.raises(UsageError, match="no regular expression"):
+        quantized(resnet, digits, nodes_to_exclude=["("])
+
+
+def test_a_budget_is_kept_by_giving_groups_up(resnet: Path, digits: dict[str, np.ndarray]) -> None:
+    plain = quantized(resnet, digits, spare_outsized=False)
+    wanted = plain.report.sqnr + 4
+    result = quantized(resnet, digits, spare_outsized=False, least_sqnr=wanted)
+    report = result.report
+    assert report.metric_after >= wanted
+    assert 2 <= len(report.curve) <= 12
+    assert [item.allowed for item in report.curve] == sorted(i.allowed for i in report.curve)
+    given_up = [group for group in report.groups if "given up" in group.reason]
+    assert 0 < len(given_up) < len(report.groups)
+    assert all(group.noise is not None for group in given_up)
+
+
+def test_a_budget_that_nothing_keeps(
+    resnet: Path, digits: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    def metric(run: Any) -> float:
+        scores = run({"image": digits["image"][:8]})
+        first = next(iter(scores.values()))
+        metric.seen = getattr(metric, "seen", first)  # type: ignore[attr-defined]
+        return float(np.array_equal(first, metric.seen))  # type: ignore[attr-defined]
+
+    output = tmp_path / "out.onnx"
+    with pytest.raises(EquivalenceError, match="no mixture keeps metric within 0 of"):
+        quantized(resnet, digits, metric=metric, max_drop="0", output=output)
+    assert not output.exists()
+    forced = quantized(resnet, digits, metric=metric, max_drop="0", output=output, force=True)
+    assert not forced.ok
+    assert output.exists()
+
+
+def test_a_broken_sample_ruins_nothing(resnet: Path, digits: dict[str, np.ndarray]) -> None:
+    images = digits["image"][:64].copy()
+    images[5] *= 1e4
+    result = graphopt.quantize(
+        resnet, calibration={"image": images}, only_if_faster=False, threads=1
+    )
+    assert result.report.sqnr > 25
+    assert any("far outside" in warning for warning in result.report.warnings)
+
+
+def test_what_is_asked_wrongly(resnet: Path, digits: dict[str, np.ndarray], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs data"):
+        graphopt.quantize(resnet)
+    with pytest.raises(UsageError, match="no option 'percentil'"):
+        quantized(resnet, digits, percentil=0.9)
+    with pytest.raises(UsageError, match="no backend 'cpu'; it is one of ort-cpu"):
+        quantized(resnet, digits, backend="cpu")
+    with pytest.raises(UsageError, match="does not run here"):
+        quantized(resnet, digits, backend="tensorrt", only_if_faster=True)
+    with pytest.raises(UsageError, match="holds no sample"):
+        graphopt.quantize(resnet, calibration=[], only_if_faster=False)
+    with pytest.raises(OutputError, match="is a folder"):
+        quantized(resnet, digits, output=tmp_path)
+
+
+def test_every_eighth_sample_is_held_out() -> None:
+    model = from_text(
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[1] x) => (float[1] y) { y = Sin(x) }'
+    )
+
+    def numbers(feeds: Any) -> list[int]:
+        return [int(feed["x"][0]) for feed in feeds]
+
+    source = {"x": np.arange(20, dtype=np.float32)[:, None]}
+    data = CalibrationData(model, source)
+    assert numbers(data.check) == [7, 15]
+    assert numbers(data.calibration) == [n for n in range(20) if n not in (7, 15)]
+    assert numbers(data.calibration) == numbers(data.calibration)
+    fewer = CalibrationData(model, source, count=10, check_count=1)
+    assert (numbers(fewer.check), len(numbers(fewer.calibration))) == ([7], 9)
+    few = CalibrationData(model, source, count=5)
+    assert (numbers(few.check), numbers(few.calibration), few.disjoint) == (
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 4],
+        False,
+    )
+    test = CalibrationData(model, source, test={"x": np.full((3, 1), 99, np.float32)})
+    assert (numbers(test.check), len(numbers(test.calibration))) == ([99] * 3, 20)
+    once = CalibrationData(model, ({"x": row} for row in source["x"]))
+    assert numbers(once.check) == [7, 15]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 64, 500, 2000])
+@pytest.mark.parametrize("needed", [0, 1, 2, 7, 40, 499, 10_000])
+def test_the_search_gives_up_as_few_as_it_must(count: int, needed: int) -> None:
+    order = [f"g{number}" for number in range(count)]
+    calls = []
+
+    def measure(given_up: Any) -> float:
+        assert list(given_up) == order[: len(given_up)]
+        calls.append(len(given_up))
+        return float(len(given_up))
+
+    found = search(
+        order, dict.fromkeys(order, 2.0), measure, lambda value: value >= needed, first=0.0
+    )
+    assert len(found.evaluations) == len(calls) + 1 <= 12
+    if needed >= count and needed:
+        assert found.given_up is None
+        return
+    assert found.given_up is not None
+    assert len(found.given_up) >= needed
+    if count <= 500:
+        assert len(found.given_up) == needed
+    assert [item.float_groups for item in found.evaluations] == sorted({0, *calls})
+    for item in found.evaluations:
+        assert item.gain == pytest.approx(1 - item.float_groups / count)
