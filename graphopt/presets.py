@@ -21,6 +21,12 @@ MOVE = (
 )
 """Move data less: nor does anything here."""
 
+LAYOUT = (
+    "sink-transposes",
+    "hoist-reductions",
+)
+"""Transpose less; a reduction may add up in another order."""
+
 FUSE = (
     "fuse-layer-normalization",
     "fuse-gelu",
@@ -33,7 +39,7 @@ FUSE = (
 LEVELS: dict[int, tuple[str, ...]] = {
     0: (),
     1: (*CLEAN, *MOVE, "eliminate-dead-nodes"),
-    2: (*CLEAN, *MOVE, *FUSE, "eliminate-dead-nodes"),
+    2: (*CLEAN, *LAYOUT, *MOVE, *FUSE, "eliminate-dead-nodes"),
 }
 LEVELS[3] = LEVELS[2]  # the layout and provider-specific passes will go here
 """Pass specs by level: 0 checks only, 1 folds and cleans, 2 fuses too, 3 is 2 today."""

@@ -16,6 +16,7 @@ from graphopt_passes.fuse_hard_swish import FuseHardSwish
 from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
 from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
 from graphopt_passes.hoist_gathers import HoistGathers
+from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
 from graphopt_passes.insert_qdq import InsertQdq
 from graphopt_passes.merge_casts import MergeCasts
@@ -25,6 +26,7 @@ from graphopt_passes.onnxsim import Onnxsim
 from graphopt_passes.prune_channels import PruneChannels
 from graphopt_passes.quantize_dynamically import QuantizeDynamically
 from graphopt_passes.quantize_weights import QuantizeWeights
+from graphopt_passes.sink_transposes import SinkTransposes
 from graphopt_passes.smooth_activations import SmoothActivations
 
 PASSES = (
@@ -44,6 +46,7 @@ PASSES = (
     FuseLayerNormalization,
     FuseMatmulAdd,
     HoistGathers,
+    HoistReductions,
     InlineConstantBranches,
     InsertQdq,
     MergeCasts,
@@ -53,5 +56,6 @@ PASSES = (
     PruneChannels,
     QuantizeDynamically,
     QuantizeWeights,
+    SinkTransposes,
     SmoothActivations,
 )
