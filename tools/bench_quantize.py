@@ -38,7 +38,8 @@ WORK = ROOT / "build" / "quantize"
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- quantize: made by tools/bench_quantize.py -->"
 END = "<!-- end of quantize -->"
-CALIBRATION, JUDGED = 64, 600
+CALIBRATION, JUDGED = 64, 5000
+CIFAR = ("cifar_resnet20", "cifar_resnet56", "mlperf_resnet8")
 NAMES = ("resnet50", "mobilenet_v2", "convnext_tiny", "vit_small", "bert_encoder")
 Feed = dict[str, Any]
 
@@ -67,7 +68,18 @@ class Case:
         return self.path if tool == "float" else WORK / f"{self.name}.{tool}.onnx"
 
     def batches(self, calibration: bool) -> Iterator[tuple[Feed, Any]]:
-        """Every fourth batch calibrates, the others judge; exports have random inputs."""
+        """What calibrates, or what judges: disjoint.
+
+        Of CIFAR-10 training images calibrate and all test images judge. Of other data every fourth
+        batch calibrates, the others judge; exports have random inputs.
+        """
+        if self.zoo and self.name in CIFAR:
+            module = loader(ZOO)
+            if calibration:
+                path = module.P
+                module.P = lambda *parts: str(path(*parts)).replace("_test.npz", "_train10k.npz")
+            yield from module.batches(self.name, 1000 if calibration else None)
+            return
         if self.zoo:
             every = loader(ZOO).batches(self.name, None)
             for index, pair in enumerate(every):

@@ -106,16 +106,16 @@ def run_kernels(
     Raises:
         RuntimeUnavailableError: ONNX Runtime cannot load or run the model; one line says why.
     """
-    from graphopt.runtime.profiling import profile
+    from graphopt.runtime.profiling import profile_kernels
 
     marked, nodes, tensors = _marked(model, original)
     operators = {name_of(node): node.op_type for node in original.graph}
-    taken = profile(
-        marked, feed, threads=threads, seconds=seconds, minimum_runs=5, maximum_runs=200
+    taken, executed = profile_kernels(
+        marked, feed, threads=threads, seconds=seconds, minimum_runs=5, maximum_runs=100
     )
     kernels = []
-    for node in taken.executed.graph:
-        time = taken.node_seconds.get(node.name or "", 0.0)
+    for node in executed.graph:
+        time = taken.get(node.name or "", 0.0)
         kernels.append(_kernel(node, time, nodes, tensors, operators))
     return tuple(kernels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -102,6 +102,7 @@ def make_plan(
     float_groups: Mapping[str, str] | None = None,
     rounded: Mapping[tuple[str, int], np.ndarray] | None = None,
     saturation_safe: bool | None = None,
+    memory: MutableMapping[Any, Any] | None = None,
 ) -> Plan:
     """The plan for the groups of a placement, given the ranges of its activations.
 
@@ -118,6 +119,8 @@ def make_plan(
             gives it without them; they replace the nearest ones.
         saturation_safe: whether no two neighbouring products of a weight may saturate int16
             (see `saturation`). None: where the backend says so and this processor needs it.
+        memory: keeps quantized weights from one plan to the next; of one model, backend and
+            `rounded` only.
 
     Raises:
         UsageError: the placement is of another backend, or of another model, or `rounded` does
@@ -127,7 +130,7 @@ def make_plan(
 
     if placement.backend != backend.name:
         raise UsageError(f"the placement is for {placement.backend}, not for {backend.name}")
-    planner = Planner(model, placement, ranges, backend, saturation_safe)
+    planner = Planner(model, placement, ranges, backend, saturation_safe, memory)
     return planner.plan(float_groups, rounded or {})
 
 

@@ -7,8 +7,8 @@ Concat                   branches share the output's parameters if their ranges 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class Planner:
         ranges: Mapping[str, BoundedRange],
         backend: Backend,
         saturation_safe: bool | None,
+        memory: MutableMapping[Any, Any] | None = None,
     ) -> None:
         self.model = model
         self.placement = placement
@@ -58,6 +59,7 @@ class Planner:
         if saturation_safe is None:
             saturation_safe = backend.saturates and adds_products_in_int16()
         self.saturation_safe = saturation_safe
+        self.memory: MutableMapping[Any, Any] = {} if memory is None else memory
         self.nodes = {name_of(node): node for node in model.graph if name_of(node)}
         self.left_float: dict[str, str] = dict(placement.declined)
         self.notes: dict[str, str] = {}
@@ -212,7 +214,7 @@ class Planner:
                 parameters = activations[group.writes[0]]
                 found.append(QuantizedConstant(use.node, use.index, use.tensor, parameters))
                 continue
-            item = self._weight(group, use, input_scale, rounded)
+            item = self._remembered_weight(group, use, input_scale, rounded)
             scale = scale * item.parameters.scale
             found.append(item)
         if group.bias is not None and self.backend.bias is not None:
@@ -221,6 +223,26 @@ class Planner:
             parameters = bias_parameters(self.backend.bias, input_scale, scale, channels)
             found.append(QuantizedConstant(use.node, use.index, use.tensor, parameters))
         return found
+
+    def _remembered_weight(
+        self,
+        group: Group,
+        use: Use,
+        input_scale: np.ndarray,
+        rounded: Mapping[tuple[str, int], np.ndarray],
+    ) -> QuantizedConstant:
+        """`_weight`, from memory where an earlier plan had the same one."""
+        # The scale of the input matters to a weight only by the room that the bias needs.
+        room = None if group.bias is None else input_scale.tobytes()
+        key = (use, room, self.saturation_safe)
+        item: QuantizedConstant
+        if key not in self.memory:
+            item = self._weight(group, use, input_scale, rounded)
+            self.memory[key] = (item, self.notes.get(group.name))
+        item, note = self.memory[key]
+        if note is not None:
+            self.notes[group.name] = note
+        return item
 
     def _weight(
         self,

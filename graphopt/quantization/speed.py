@@ -139,7 +139,7 @@ class _Contest:
             return
         self._progress("measuring every kernel, in float and in integers")
         self._costs = CostModel(self._model, self._placement, feed)
-        for name in (FLOAT, ALL) * 2:
+        for name in (FLOAT, ALL):
             self._costs.learn(self._float_groups(name), self._times(name))
 
     def cut_and_race(self, refinements: int) -> None:

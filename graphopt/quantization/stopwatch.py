@@ -12,8 +12,9 @@ the others.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from graphopt.graph import ir
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _SHORTER = 4  # rounds with one thread are so many times shorter, and as many times more
+_ROUNDS_TO_LOSE, _LOST = 3, 1.2
+"""After so many rounds, what takes so many times as long as the fastest does not go on."""
 
 
 class Stopwatch(Protocol):
@@ -33,7 +36,7 @@ class Stopwatch(Protocol):
         """The kernels of a run with one thread."""
 
     def race(self, models: Mapping[str, ir.Model], threads: int, rounds: int) -> Race:
-        """Run each of the models in each round."""
+        """Run the models in turns, in so many rounds at most."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Race:
 
     Attributes:
         threads: threads within one operator; 0: ONNX Runtime's choice.
-        seconds: variant -> seconds, one figure per round; of all the same length.
+        seconds: variant -> seconds, one figure per round that it took part in.
     """
 
     threads: int
@@ -50,8 +53,7 @@ class Race:
 
     def typical(self, name: str) -> float:
         """Seconds of a run of a variant: the first quartile of its rounds."""
-        times = sorted(self.seconds[name])
-        return times[len(times) // 4]
+        return quartile(self.seconds[name])
 
     def ratio(self, name: str, reference: str) -> float:
         """How many times as long as the reference a variant takes; below 1 is faster."""
@@ -81,51 +83,57 @@ class RunningStopwatch:
         return run_kernels(model, self._original, self._feed, seconds=4 * self._seconds)
 
     def race(self, models: Mapping[str, ir.Model], threads: int, rounds: int) -> Race:
-        """Run each of the models in each round, in turns forward and backward.
+        """Run the models in turns, forward and backward, until those that are close have run all.
 
         Raises:
             RuntimeUnavailableError: ONNX Runtime cannot load or run one of them.
         """
+        run: Callable[[str], float]
         if threads == 1:
-            return self._race_alive(models, rounds)
+            run, rounds = self._run_alive(models), rounds * _SHORTER
+        else:
+            run = partial(self._run_alone, models, threads)
         seconds: dict[str, list[float]] = {name: [] for name in models}
-        runs = {name: self._runs(self._time(model, threads, 1)) for name, model in models.items()}
         order = list(models)
-        for _ in range(rounds):
+        for done in range(1, rounds + 1):
             for name in order:
-                seconds[name].append(self._time(models[name], threads, runs[name]))
+                seconds[name].append(run(name))
             order.reverse()
+            if done >= _ROUNDS_TO_LOSE:
+                best = min(quartile(seconds[name]) for name in order)
+                order = [name for name in order if quartile(seconds[name]) < _LOST * best]
+            if len(order) == 1:
+                break
         return Race(threads, {name: tuple(times) for name, times in seconds.items()})
 
-    def _race_alive(self, models: Mapping[str, ir.Model], rounds: int) -> Race:
-        """The race with one thread: as many runs, in rounds that are shorter and more."""
+    def _run_alive(self, models: Mapping[str, ir.Model]) -> Callable[[str], float]:
+        """The shortest of some runs with one thread, in rounds that are shorter and more."""
         from graphopt.runtime import Session
 
-        seconds: dict[str, list[float]] = {name: [] for name in models}
         sessions = {
             name: Session(model, provider=self._provider, optimized=True, threads=1)
             for name, model in models.items()
         }
         once = {name: min(self._timed(one) for _ in range(3)) for name, one in sessions.items()}
-        runs = {name: -(-self._runs(time) // _SHORTER) for name, time in once.items()}
-        order = list(models)
-        for _ in range(rounds * _SHORTER):
-            for name in order:
-                times = [self._timed(sessions[name]) for _ in range(runs[name])]
-                seconds[name].append(min(times))
-            order.reverse()
-        return Race(1, {name: tuple(times) for name, times in seconds.items()})
+        most = self._seconds / _SHORTER
+        runs = {name: max(1, min(75, round(most / time))) for name, time in once.items()}
+        return lambda name: min(self._timed(sessions[name]) for _ in range(runs[name]))
+
+    def _run_alone(self, models: Mapping[str, ir.Model], threads: int, name: str) -> float:
+        """The shortest run of a session of its own."""
+        from graphopt.runtime.profiling import run_times
+
+        return min(
+            run_times(models[name], self._feed, threads, 2, self._provider, seconds=self._seconds)
+        )
 
     def _timed(self, session: Session) -> float:
         start = time.perf_counter()
         session.run(self._feed)
         return time.perf_counter() - start
 
-    def _runs(self, once: float) -> int:
-        return max(2, min(300, round(self._seconds / once)))
 
-    def _time(self, model: ir.Model, threads: int, runs: int) -> float:
-        """The shortest run of a session of its own."""
-        from graphopt.runtime.profiling import run_times
-
-        return min(run_times(model, self._feed, threads, runs, self._provider))
+def quartile(times: Iterable[float]) -> float:
+    """The first quartile of some times."""
+    ordered = sorted(times)
+    return ordered[len(ordered) // 4]

@@ -89,19 +89,54 @@ def profile(
     runs = (minimum_runs, maximum_runs)
     with _Runner(model, threads, provider) as runner:
         times = runner.times(feed, seconds / 2, runs)
-    with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
-        with _Runner(model, threads, provider, Path(folder)) as runner:
-            runner.times(feed, seconds / 2, runs)
-            nodes = _kernel_seconds(runner.end_profiling())
-        executed = read_executed(Path(folder) / _EXECUTED, sized or model)
+    nodes, executed = profile_kernels(
+        model,
+        feed,
+        sized=sized,
+        threads=threads,
+        provider=provider,
+        seconds=seconds / 2,
+        minimum_runs=minimum_runs,
+        maximum_runs=maximum_runs,
+    )
     quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     return Profile(
         statistics.median(times), (quartiles[0], quartiles[2]), len(times), nodes, executed
     )
 
 
+def profile_kernels(
+    model: ir.Model,
+    feed: Feed,
+    *,
+    sized: ir.Model | None = None,
+    threads: int = 0,
+    provider: str = "cpu",
+    seconds: float = 0.5,
+    minimum_runs: int = 10,
+    maximum_runs: int = 1000,
+) -> tuple[dict[str, float], ir.Model]:
+    """The part of `profile` that is under the profiler: `node_seconds` and `executed`.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime cannot load or run the model; one line says why.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
+        with _Runner(model, threads, provider, Path(folder)) as runner:
+            runner.times(feed, seconds, (minimum_runs, maximum_runs))
+            nodes = _kernel_seconds(runner.end_profiling())
+        executed = read_executed(Path(folder) / _EXECUTED, sized or model)
+    return nodes, executed
+
+
 def run_times(
-    model: ir.Model, feed: Feed, threads: int, runs: int, provider: str = "cpu"
+    model: ir.Model,
+    feed: Feed,
+    threads: int,
+    runs: int,
+    provider: str = "cpu",
+    *,
+    seconds: float = 0.0,
 ) -> list[float]:
     """Seconds of each of some runs of a session of its own, after two that warm up.
 
@@ -109,14 +144,15 @@ def run_times(
         model: the model; not changed.
         feed: the inputs of every run.
         threads: threads within one operator; 0 leaves the choice to ONNX Runtime.
-        runs: how many runs.
+        runs: how many runs, at least.
         provider: "cpu", or another that this build of ONNX Runtime has.
+        seconds: about how long to run, where that is longer.
 
     Raises:
         RuntimeUnavailableError: ONNX Runtime cannot load or run the model; one line says why.
     """
     with _Runner(model, threads, provider) as runner:
-        return runner.times(feed, 0.0, (runs, runs))
+        return runner.times(feed, seconds, (runs, 300 if seconds else runs))
 
 
 def available_cores() -> int:

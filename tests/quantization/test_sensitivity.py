@@ -55,15 +55,33 @@ def test_the_order_is_the_best_for_every_budget():
 
 
 def test_outsized_groups_are_few_and_cheap():
+    def given_up(noise, gain):
+        found = outsized(list(noise), lambda part: sum(noise[name] for name in part), gain)
+        assert all(noise[name] == alone for name, alone in found.noise.items())
+        return found.shares
+
     even = {str(n): 1.0 + n / 100 for n in range(20)}
     gain = dict.fromkeys([*even, "x", "y"], 1.0)
-    assert outsized(even, gain) == {}
-    assert list(outsized({**even, "x": 100.0}, gain)) == ["x"]
-    assert list(outsized({**even, "x": 100.0, "y": 1e4}, gain)) == ["y", "x"]
+    assert given_up(even, gain) == {}
+    assert list(given_up({**even, "x": 100.0}, gain)) == ["x"]
+    assert list(given_up({"y": 1e4, **even, "x": 100.0}, gain)) == ["y", "x"]
     # Too dear: the group is half of all that there is to gain.
-    assert outsized({**even, "x": 100.0}, {**gain, "x": 20.0}) == {}
+    assert given_up({**even, "x": 100.0}, {**gain, "x": 20.0}) == {}
     # Inaudible anyway.
-    assert outsized({**{n: v * 1e-9 for n, v in even.items()}, "x": 1e-5}, gain) == {}
+    assert given_up({**{n: v * 1e-9 for n, v in even.items()}, "x": 1e-5}, gain) == {}
     # Of two groups one always has half.
-    assert outsized({"x": 2.0, "y": 1.0}, gain) == {}
-    assert outsized({**even, "x": math.inf}, gain) == {"x": 1.0}
+    assert given_up({"x": 2.0, "y": 1.0}, gain) == {}
+    assert given_up({**even, "x": math.inf}, gain) == {"x": 1.0}
+
+
+@pytest.mark.parametrize("place", [0, 37, 99])
+def test_a_loud_group_is_found_without_measuring_all(place):
+    noise = {str(n): 1.0 for n in range(100)} | {str(place): 900.0}
+    asked = []
+
+    def noise_of(part):
+        asked.append(part)
+        return sum(noise[name] for name in part)
+
+    assert list(outsized(list(noise), noise_of, dict.fromkeys(noise, 1.0)).shares) == [str(place)]
+    assert len(asked) < 40

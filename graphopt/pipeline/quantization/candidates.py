@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Candidates:
     backend: Backend
     fixed: Mapping[str, str] = field(default_factory=dict)
     rounded: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def groups(self) -> list[str]:
@@ -51,15 +53,17 @@ class Candidates:
             self.backend,
             float_groups={**self.fixed, **(given_up or {})},
             rounded=self.rounded or None,
+            memory=self._memory,
         )
 
     def build(self, given_up: Mapping[str, str] | None = None) -> ir.Model:
         """The model quantized by that plan."""
         return quantized(self.model, self.plan(given_up))
 
-    def only(self, name: str) -> ir.Model:
-        """The model with one group quantized."""
-        return self.build({other: ALONE for other in self.groups if other != name})
+    def only(self, names: Collection[str]) -> ir.Model:
+        """The model with these groups quantized."""
+        some = set(names)
+        return self.build({other: ALONE for other in self.groups if other not in some})
 
     def without(self, names: Sequence[str], reason: str) -> ir.Model:
         """The model with these groups float."""

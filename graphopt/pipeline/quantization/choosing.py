@@ -119,11 +119,19 @@ def without_outsized(
     candidates: Candidates, choice: Choice, data: CalibrationData, options: Options, tell: Tell
 ) -> Choice:
     """Give up the few groups that make most of the noise, if there are any."""
-    from graphopt.quantization.sensitivity import outsized
+    from graphopt.quantization.sensitivity import NoiseMeter, outsized
 
-    choice.noise = _noise(candidates, choice, data, options, tell)
-    gains = choice.gains or dict.fromkeys(choice.noise, 1.0)
-    for name, share in outsized(choice.noise, gains).items():
+    names = [name for name in candidates.groups if name not in choice.float_groups]
+    feeds = data.calibration.first(SENSITIVITY_FEEDS)
+    meter = NoiseMeter(candidates.model, feeds, threads=options.threads)
+
+    def noise_of(part: Sequence[str]) -> float:
+        tell(f"looking for what makes most of the noise (among {len(part)} groups)")
+        return meter.noise(candidates.only(part))
+
+    found = outsized(names, noise_of, choice.gains or dict.fromkeys(names, 1.0))
+    choice.noise = found.noise
+    for name, share in found.shares.items():
         choice.float_groups[name] = f"it alone makes {share:.0%} of the noise at the outputs"
     return choice
 
@@ -136,7 +144,7 @@ def _noise(
     names = [name for name in candidates.groups if name not in choice.float_groups]
     return output_noise(
         candidates.model,
-        candidates.only,
+        lambda name: candidates.only([name]),
         names,
         data.calibration.first(SENSITIVITY_FEEDS),
         threads=options.threads,
@@ -171,7 +179,7 @@ def within_budget(
     names = [name for name in candidates.groups if name not in choice.float_groups]
     order: list[str] = names
     if not budget.allows(first):
-        choice.noise = choice.noise or _noise(candidates, choice, data, options, tell)
+        choice.noise = _noise(candidates, choice, data, options, tell)
         noise = {name: choice.noise[name] for name in names}
         order = giving_up_order(noise, choice.gains or dict.fromkeys(names, 1.0))
     count = 1

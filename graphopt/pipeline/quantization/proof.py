@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -15,7 +16,11 @@ from graphopt.pipeline.quantization.report import GroupReport, QuantizeReport
 from graphopt.pipeline.tensor_comparison import tensors_of
 from graphopt.quantization.parameters import Parameters, limits
 from graphopt.quantization.plan import Plan
-from graphopt.runtime import Feed, Session, time_interleaved
+from graphopt.quantization.stopwatch import RunningStopwatch
+from graphopt.runtime import Feed
+
+ROUNDS = 4
+"""Of the race of the result against the original."""
 
 COMPARED = 16
 """So many samples tell the SQNR of every layer."""
@@ -80,13 +85,40 @@ def describe_groups(
 
 def measure_latency(
     original: ir.Model, model: ir.Model, feed: Feed, provider: str, report: QuantizeReport
-) -> None:
-    """Time both models, interleaved, as ONNX Runtime runs them for its users."""
+) -> str:
+    """Race both models, as ONNX Runtime runs them for its users.
+
+    Returns:
+        Where the result is slower with one thread or with ONNX Runtime's number of them: how
+        much, one sentence; "" elsewhere.
+    """
+    watch = RunningStopwatch(original, feed, provider=provider)
+    models = {"float": original, "result": model}
+    slower = ""
     try:
-        sessions = [Session(item, optimized=True, provider=provider) for item in (original, model)]
-        report.latency_before, report.latency_after = time_interleaved(sessions, feed)
+        for threads, count in ((1, "one thread"), (0, "ONNX Runtime's number of threads")):
+            race = watch.race(models, threads, ROUNDS)
+            ratio = race.ratio("result", "float")
+            if ratio > 1.0:
+                slower = f"with {count} it takes {ratio:.2f} times as long as the original"
     except RuntimeUnavailableError as error:
         report.warnings.append(f"the latency could not be measured: {error}")
+        return ""
+    report.latency_before, report.latency_after = race.typical("float"), race.typical("result")
+    return slower
+
+
+def left_float(report: QuantizeReport, reason: str) -> None:
+    """Make it the report of the float model, for one reason."""
+    report.kind, report.sqnr = "float", None
+    report.repairs.clear()
+    report.latency_after = report.latency_before
+    report.metric_after = report.metric_before
+    report.groups = [
+        dataclasses.replace(group, precision="float", range=None, sqnr=None, reason=reason)
+        for group in report.groups
+    ]
+    report.warnings.append(f"int8 was taken back: {reason}; the result is the float model")
 
 
 def _span(parameters: Parameters) -> tuple[float, float]:

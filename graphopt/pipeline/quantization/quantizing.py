@@ -35,7 +35,12 @@ from graphopt.pipeline.quantization.choosing import (
 )
 from graphopt.pipeline.quantization.data import REPAIRED_WITH, CalibrationData, seeded_data
 from graphopt.pipeline.quantization.options import Options
-from graphopt.pipeline.quantization.proof import describe_groups, measure_latency, verify_result
+from graphopt.pipeline.quantization.proof import (
+    describe_groups,
+    left_float,
+    measure_latency,
+    verify_result,
+)
 from graphopt.pipeline.quantization.repairs import repaired_bias, repaired_model, rounded_weights
 from graphopt.pipeline.quantization.report import QuantizeReport
 from graphopt.pipeline.quantization.without_data import dynamic_model, weight_only_model
@@ -193,9 +198,15 @@ class _Job:
         self._provider = options.rules.provider or "cpu"
 
     def run(self) -> ir.Model:
-        model = self._static() if self._options.kind == "static" else self._without_data()
+        asked = self._options.kind
+        model = self._static() if asked == "static" else self._without_data()
         verify_result(self._original, model)
-        self._measure(model)
+        slower = self._measure(model)
+        if slower and asked == "static" and self._only_if_faster():
+            model = self._prepared_model
+            left_float(self._report, slower)
+        elif slower:
+            self._report.warnings.append(slower)
         return model
 
     def _static(self) -> ir.Model:
@@ -291,6 +302,7 @@ class _Job:
         run = Run(raised, make_plan(2, None), self._checker, tell=self._tell)
         model = run.until_equivalent()
         infer_shapes(model)
+        self._prepared_model = model
         some = self._data.calibration.first(REPAIRED_WITH)
         return repaired_model(model, self._options, some, self._checker, self._report, self._tell)
 
@@ -334,8 +346,7 @@ class _Job:
     def _choice(self, candidates: Candidates) -> Choice:
         """What is worth quantizing, measured where the backend runs here."""
         wanted = self._options.only_if_faster
-        measurable = self._options.rules.provider == "cpu"
-        if wanted is False or not measurable:
+        if not self._only_if_faster():
             if wanted:
                 raise UsageError(
                     f"{self._options.backend} does not run here, so nothing can be measured: "
@@ -377,11 +388,19 @@ class _Job:
             report.metric_before = metric.measure(self._original) if metric.bounded else None
             report.metric_after = metric.measure(model)
 
-    def _measure(self, model: ir.Model) -> None:
-        if self._options.measure:
-            self._tell("measuring latency")
-            feed = next(iter(self._data.check))
-            measure_latency(self._original, model, feed, self._provider, self._report)
+    def _only_if_faster(self) -> bool:
+        """Whether what is not measurably faster stays float."""
+        return self._options.only_if_faster is not False and self._provider == "cpu"
+
+    def _measure(self, model: ir.Model) -> str:
+        """Time the result; why it is no gain, if it is none."""
+        changed = self._report.kind != "float"
+        if not self._options.measure and not (changed and self._only_if_faster()):
+            return ""
+        self._tell("racing the result against the original")
+        feed = next(iter(self._data.check))
+        slower = measure_latency(self._original, model, feed, self._provider, self._report)
+        return slower if changed else ""
 
 
 def _matching(model: ir.Model, patterns: Sequence[str]) -> list[str]:
