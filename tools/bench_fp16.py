@@ -1,228 +1,251 @@
-"""Convert every model of the zoo to float16, and hold it against its task and other converters.
+"""Convert every model to float16, and hold it against its task, its size and other converters.
 
-    python tools/bench_fp16.py [NAME ...] [--zoo DIR] [--samples N] [--rivals PYTHON] [--level N]
+    python tools/bench_fp16.py [NAME ...] [--rivals PYTHON] [--again]    one JSON for each model
+    python tools/bench_fp16.py --large                                   half a gigabyte, timed
+    python tools/bench_fp16.py --table | --write                         what was found so far
 
-Prints two markdown tables. The first: exit, largest error relative to the output's scale on the
-zoo's data, NaN or infinity that the original lacks, the task's measure before and after, bytes
-of weights and of the file, Casts, nodes in float32. With --rivals, a Python that has
-onnxconverter-common, onnxruntime and modelopt, the second: Casts of each converter, with
-float32 inputs and outputs kept (k) and not, or why it failed. Exit code 1 if a model misses: it
-converts, loads, has no new NaN, an error of at most 1e-2 (or the measure within 0.1 points),
-and no more Casts than any converter whose result loads.
+The models are the zoo and the exports of tools/export_models.py. What is found goes to
+build/fp16; --write puts the tables into docs/benchmarks.md. With --rivals, a Python that has
+onnxconverter-common, onnxruntime, modelopt and onnxslim, their Casts are counted as well, and
+whether their results load and are right. Exit code 1 if a model misses: it converts, loads, has
+no new NaN or infinity, an error of at most 1e-2 of its scale (or its measure within 0.1 points),
+half the weights' bytes, the file's within 2%, where nothing is blocked, and no more Casts than
+any converter whose result loads.
 """
 
 import argparse
 import contextlib
 import io
+import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-import onnx.helper
-
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from tests.conftest import ZOO  # noqa: E402 - the line above finds it
-from tests.zoo_models import ZooModel, batches, loader, session, zoo_models  # noqa: E402
+from half_cases import Case, cases, count_casts, difference, measures  # noqa: E402
+from half_large import measure_large  # noqa: E402
 
+from tests.conftest import ZOO  # noqa: E402 - the lines above find them
+
+WORK = ROOT / "build" / "fp16"
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN = "<!-- fp16: made by tools/bench_fp16.py -->"
+END = "<!-- end of fp16 -->"
 TOLERANCE = 1e-2
 POINTS = {"top1": 0.001, "plate": 0.001, "map50": 0.001, "psnr": 0.02, "ppl": 0.002}
 """How far a measure may move: 0.1 points of a share; 0.02 dB; 0.2% of a perplexity of 1."""
-RIVALS = ("onnxconverter-common", "onnxruntime", "modelopt")
+RIVALS = ("onnxconverter-common", "onnxruntime", "modelopt", "onnxslim")
+CHECKED = 4
+"""Inputs that the variant with half inputs and outputs, and the rivals' results, are run on."""
+FILES = 0.02
 
 
 @dataclass
 class Row:
-    """What came of one model."""
+    """What came of one model; pairs are with float32 inputs and outputs kept, and without."""
 
     name: str
-    error: float = float("nan")
-    new_nan: int = 0
-    measure: tuple[str, float | None, float | None] = ("none", None, None)
-    weights: tuple[int, int] = (0, 0)
-    files: tuple[int, int] = (0, 0)
-    casts: dict[bool, int] = field(default_factory=dict)
-    float32: int = 0
-    fallen_back: int = 0
+    error: list[float] = field(default_factory=list)
+    new_nan: list[int] = field(default_factory=list)
+    measure: list[Any] | None = None
+    weights: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    casts: list[int] = field(default_factory=list)
+    float32: dict[str, int] = field(default_factory=dict)
+    fallen_back: list[str] = field(default_factory=list)
     seconds: float = 0.0
     problem: str = ""
-    rivals: dict[tuple[str, bool], str] = field(default_factory=dict)
+    rivals: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def misses(self) -> list[str]:
         """What the model fails at."""
-        found = [self.problem] if self.problem else []
-        if self.new_nan:
+        if self.problem:
+            return [self.problem]
+        found = []
+        if any(self.new_nan):
             found.append("NaN")
-        _, before, after = self.measure
-        allowed = POINTS.get(self.measure[0], 0.0)
-        moved = None if before is None or after is None else abs(after - before)
-        if not self.error <= TOLERANCE and (moved is None or moved > allowed):
-            found.append(f"error {self.error:.2g}")
-        if moved is not None and moved > allowed:
-            found.append(f"measure moved {moved:.2g}")
-        for (rival, keep), text in self.rivals.items():
-            if text.isdigit() and int(text) < self.casts.get(keep, 0):
-                found.append(f"{rival} has fewer Casts")
+        moved, allowed = None, 0.0
+        if self.measure is not None:
+            allowed = POINTS[self.measure[0]]
+            moved = abs(self.measure[2] - self.measure[1])
+        if not max(self.error) <= TOLERANCE and (moved is None or moved > allowed):
+            found.append(f"error {max(self.error):.2g}")
+        # Nodes and names keep their size, and the passes before may take some of them out.
+        expected = self.files[0] - self.weights[0] / 2
+        if not self.float32 and self.files[1] > (1 + FILES) * expected:
+            found.append(f"file {self.size:.3f}")
+        for rival, variants in self.rivals.items():
+            for ours, theirs in zip(self.casts, variants, strict=True):
+                if theirs.get("loads") and theirs["casts"] < ours:
+                    found.append(f"{rival} has {theirs['casts']} Casts")
         return found
 
-
-def count_casts(path: Path) -> int:
-    """Cast nodes of a file, those in subgraphs and functions included."""
-
-    def within(nodes: Any) -> int:
-        return sum(
-            (node.op_type == "Cast") + sum(within(a.g.node) for a in node.attribute if a.g.node)
-            for node in nodes
-        )
-
-    model = onnx.load(path, load_external_data=False)
-    return within(model.graph.node) + sum(within(f.node) for f in model.functions)
+    @property
+    def size(self) -> float:
+        """The file's bytes as a share of the original's."""
+        return self.files[1] / self.files[0]
 
 
-def rival_casts(python: str, rival: str, source: Path, target: Path, keep: bool) -> str:
-    """How many Casts another converter leaves, or why its result is none."""
-    script = ROOT / "tools" / "rivals_fp16.py"
-    flags = ["--keep-io-types"] if keep else []
-    done = subprocess.run(
-        [python, str(script), rival, str(source), str(target), *flags],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    if done.returncode or not target.exists():
-        return "fails"
-    try:
-        session(target.read_bytes(), threads=1)
-    except Exception:
-        return f"({count_casts(target)}, does not load)"
-    return str(count_casts(target))
-
-
-def compare(row: Row, zoo: Path, model: ZooModel, result: Path, samples: int) -> None:
-    """Run original and result on the zoo's data."""
-    first, second = session(model.path.read_bytes()), session(result.read_bytes())
-    kinds = {i.name: np.float16 if "float16" in i.type else None for i in second.get_inputs()}
-    names = [output.name for output in first.get_outputs()]
-    taken = {i.name: i.type for i in first.get_inputs()}
-    types = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
-    types["tensor(uint8)"] = np.uint8
-    worst = 0.0
-    for given, _ in batches(zoo, model.name, samples):
-        feed = {
-            name: np.asarray(given[name]).astype(types.get(kind, given[name].dtype))
-            for name, kind in taken.items()
-        }
-        halved = {k: v if kinds[k] is None else v.astype(kinds[k]) for k, v in feed.items()}
-        for one, two in zip(first.run(names, feed), second.run(names, halved), strict=True):
-            if one.dtype.kind != "f":
-                worst = max(worst, float(np.mean(one != two)))
-                continue
-            two = two.astype(np.float64)
-            row.new_nan += int((~np.isfinite(two) & np.isfinite(one)).sum())
-            scale = max(float(np.abs(one).max(initial=0.0)), 1e-12)
-            worst = max(worst, float(np.abs(one - two).max(initial=0.0)) / scale)
-    row.error = worst
-    module = loader(zoo)
-    figures = [module.evaluate(model.name, item, samples) for item in (first, second)]
-    row.measure = (figures[0]["metric"], figures[0]["value"], figures[1]["value"])
-
-
-def examine(model: ZooModel, arguments: argparse.Namespace, folder: Path) -> Row:
-    """Convert one model both ways."""
+def examine(case: Case, arguments: argparse.Namespace, folder: Path) -> Row:
+    """Convert one model, with float32 inputs and outputs kept and without."""
     from graphopt.errors import GraphoptError
     from graphopt.pipeline.half import HalfOptions, convert_half
 
-    row = Row(model.name)
-    zoo = Path(arguments.zoo)
-    calibration = [feed for feed, _ in batches(zoo, model.name, arguments.calibration)]
-    for keep in (True, False):
-        target = folder / f"{model.name}.{keep}.onnx"
-        options = HalfOptions(
-            keep_io_types=keep, level=arguments.level, calibration=_fitted(model, calibration)
-        )
+    row = Row(case.name)
+    calibration = list(case.feeds(CHECKED))
+    for keep, samples in ((True, arguments.samples), (False, CHECKED)):
+        target = folder / f"ours.{keep}.onnx"
+        options = HalfOptions(keep_io_types=keep, calibration=calibration)
         try:
-            report = convert_half(model.path, options, output=target).report
+            report = convert_half(case.path, options, output=target).report
         except GraphoptError as error:
             row.problem = str(error)
             return row
-        row.casts[keep] = count_casts(target)
+        row.casts.append(count_casts(target))
+        try:
+            found = difference(case, target, samples)
+        except Exception as error:
+            row.problem = f"does not load or run: {str(error).splitlines()[0][:150]}"
+            return row
+        row.error.append(max(found.error, found.others if found.others > TOLERANCE else 0.0))
+        row.new_nan.append(found.new_nan)
         row.seconds = report.seconds
-        row.float32, row.fallen_back = len(report.float32), len(report.fallen_back)
-        row.weights = (report.before.parameter_bytes, report.after.parameter_bytes)
-        row.files = (report.before.file_bytes or 0, report.after.file_bytes or 0)
-        if report.runtime not in ("loads", "loads and runs"):
-            row.problem = report.runtime
+        row.fallen_back = report.fallen_back
+        row.float32 = _by_kind(report.float32)
+        row.weights = [report.before.parameter_bytes, report.after.parameter_bytes]
+        row.files = [case.path.stat().st_size, target.stat().st_size]
     with contextlib.redirect_stdout(io.StringIO()):
-        compare(row, zoo, model, folder / f"{model.name}.True.onnx", arguments.samples)
-    for rival in RIVALS if arguments.rivals else ():
-        for keep in (True, False):
-            target = folder / f"{model.name}.{rival}.{keep}.onnx"
-            row.rivals[rival, keep] = rival_casts(arguments.rivals, rival, model.path, target, keep)
+        figures = measures(case, folder / "ours.True.onnx", arguments.samples)
+    row.measure = None if figures is None else list(figures)
     return row
 
 
-def _fitted(model: ZooModel, feeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kinds = {
-        value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        for value in onnx.load(model.path).graph.input
-    }
-    return [
-        {
-            name: np.asarray(value).astype(kinds[name])
-            for name, value in feed.items()
-            if name in kinds
-        }
-        for feed in feeds
+def _by_kind(reasons: dict[str, str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons.values():
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts
+
+
+def rival(python: str, name: str, case: Case, folder: Path, keep: bool) -> dict[str, Any]:
+    """What another converter makes of a model: its Casts, and whether the result is right."""
+    target = folder / f"{name}.{keep}.onnx"
+    command = [python, str(ROOT / "tools" / "rivals_fp16.py"), name, str(case.path), str(target)]
+    command += ["--keep-io-types"] if keep else []
+    try:
+        subprocess.run(command, capture_output=True, check=True, timeout=300)
+        found: dict[str, Any] = {"casts": count_casts(target)}
+    except (subprocess.SubprocessError, OSError):
+        return {}
+    try:
+        moved = difference(case, target, CHECKED)
+    except Exception as error:
+        return found | {"loads": False, "why": str(error)[:200]}
+    return found | {"loads": True, "error": moved.error, "nan": moved.new_nan}
+
+
+def _rival_cell(variants: list[dict[str, Any]]) -> str:
+    cells = []
+    for found in variants:
+        if not found:
+            cells.append("fails")
+        elif not found["loads"]:
+            cells.append(f"({found['casts']})")
+        else:
+            wrong = found["nan"] or found["error"] > TOLERANCE
+            cells.append(f"{found['casts']}{'!' if wrong else ''}")
+    return " / ".join(cells)
+
+
+def table(rows: list[Row]) -> str:
+    """Both tables in markdown, and the large model's line."""
+    counted = [row for row in rows if row.rivals]
+    lines = [
+        f"| model | error / scale | measure | file | float32 | Casts | {' | '.join(RIVALS)} |",
+        "|---|---:|---|---:|---:|---:|" + "---:|" * len(RIVALS),
     ]
-
-
-def report(row: Row) -> str:
-    """A row of the first table."""
-    metric, before, after = row.measure
-    figures = "-" if before is None else f"{metric} {before:.4f} -> {after:.4f}"
-    weights = row.weights[1] / row.weights[0] if row.weights[0] else float("nan")
-    size = row.files[1] / row.files[0] if row.files[0] else float("nan")
-    return (
-        f"| {row.name} | {row.error:.1e} | {row.new_nan} | {figures} | {weights:.3f} | {size:.3f} "
-        f"| {row.casts.get(True)} / {row.casts.get(False)} | {row.float32} | {row.fallen_back} "
-        f"| {row.seconds:.1f} | {'; '.join(row.misses()) or 'ok'} |"
-    )
+    for row in rows:
+        if row.problem:
+            lines.append(f"| {row.name} | {row.problem} |" + " |" * (4 + len(RIVALS)))
+            continue
+        measure = "-"
+        if row.measure is not None:
+            measure = f"{row.measure[0]} {row.measure[1]:.4f} to {row.measure[2]:.4f}"
+        cells = [_rival_cell(row.rivals[name]) if row.rivals else "" for name in RIVALS]
+        casts = " / ".join(map(str, row.casts))
+        lines.append(
+            f"| {row.name} | {max(row.error):.1e} | {measure} | {row.size:.3f} "
+            f"| {sum(row.float32.values())} | {casts} | {' | '.join(cells)} |"
+        )
+    missed = [row for row in rows if row.misses()]
+    lines += ["", f"{len(rows) - len(missed)} of {len(rows)} models hold every bound."]
+    lines += [f"* {row.name}: {'; '.join(row.misses())}" for row in missed]
+    for name in RIVALS:
+        all_of_it = [variant for row in counted for variant in row.rivals[name]]
+        good = sum(bool(v.get("loads")) and not v["nan"] and v["error"] <= TOLERANCE
+                   for v in all_of_it)  # fmt: skip
+        asked = len(all_of_it) // (2 if name == "onnxslim" else 1)
+        lines.append(f"* {name}: {good} of {asked} results load and are right")
+    large = WORK / "large.json"
+    if large.is_file():
+        lines += ["", *json.loads(large.read_text())["lines"]]
+    return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--zoo", default=str(ZOO))
+    parser.add_argument("--zoo", type=Path, default=ZOO)
     parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--calibration", type=int, default=4)
-    parser.add_argument("--level", type=int, default=2)
     parser.add_argument("--rivals", metavar="PYTHON")
+    parser.add_argument("--again", action="store_true", help="rivals that were tried before, too")
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    if arguments.large:
+        found = measure_large()
+        (WORK / "large.json").write_text(json.dumps(found, indent=1))
+        print("\n".join(found["lines"]))
+        return 0
     rows = []
-    print(
-        "| model | error / scale | new NaN | measure | weights | file | Casts k / - | float32 "
-        "| fell back | s | result |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for model in zoo_models(Path(arguments.zoo)):
-            if arguments.names and model.name not in arguments.names:
-                continue
-            rows.append(examine(model, arguments, Path(folder)))
-            print(report(rows[-1]), flush=True)
-    if arguments.rivals:
-        print(f"\n| model | graphopt k / - | {' k / - | '.join(RIVALS)} k / - |")
-        print("|---|---|---|---|---|")
-        for row in rows:
-            cells = [f"{row.rivals[r, True]} / {row.rivals[r, False]}" for r in RIVALS]
-            ours = f"{row.casts.get(True)} / {row.casts.get(False)}"
-            print(f"| {row.name} | {ours} | {' | '.join(cells)} |")
+    for case in cases(arguments.zoo, [ROOT / "build" / "exports", WORK / "exports"]):
+        if arguments.names and case.name.removeprefix("export of ") not in arguments.names:
+            continue
+        kept = WORK / f"{case.name}.json"
+        old = Row(**json.loads(kept.read_text())) if kept.is_file() else None
+        if not (arguments.table or arguments.write):
+            with tempfile.TemporaryDirectory() as folder:
+                row = examine(case, arguments, Path(folder))
+                row.rivals = {} if old is None or arguments.again else old.rivals
+                if arguments.rivals and not row.rivals:
+                    row.rivals = {
+                        name: [
+                            rival(arguments.rivals, name, case, Path(folder), k)
+                            for k in (True, False)
+                        ]
+                        for name in RIVALS
+                    }
+            kept.write_text(json.dumps(asdict(row), indent=1))
+            rest = "; ".join(row.misses()) or "ok"
+            print(f"{row.name}: {row.casts} Casts, {row.error}, {row.seconds:.1f} s: {rest}",
+                  flush=True)  # fmt: skip
+            old = row
+        if old is not None:
+            rows.append(old)
+    if arguments.table or arguments.write:
+        print(table(rows))
+    if arguments.write:
+        page = PAGE.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        text = f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
+        PAGE.write_text(text, encoding="utf-8")
     return int(any(row.misses() for row in rows))
 
 

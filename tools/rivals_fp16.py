@@ -2,7 +2,8 @@
 
     python tools/rivals_fp16.py CONVERTER IN.onnx OUT.onnx [--keep-io-types]
 
-CONVERTER is onnxconverter-common, onnxruntime or modelopt; run it with a Python that has it.
+CONVERTER is onnxconverter-common, onnxruntime, modelopt or onnxslim; run it with a Python that
+has it. Each runs with its defaults. onnxslim cannot keep float32 inputs and outputs.
 """
 
 import sys
@@ -20,6 +21,12 @@ def main() -> None:
         model = convert_to_mixed_precision(
             onnx_path=source, low_precision_type="fp16", keep_io_types=keep
         )
+    elif name == "onnxslim":
+        import onnxslim
+
+        if keep:
+            raise SystemExit("onnxslim has no option for it")
+        model = onnxslim.slim(model, dtype="fp16")
     else:
         if name == "onnxruntime":
             from onnxruntime.transformers.float16 import convert_float_to_float16

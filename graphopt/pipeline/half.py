@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -221,6 +222,7 @@ def _loaded(source: ModelSource) -> tuple[ir.Model, bool | None]:
         path = Path(folder) / "model.onnx"
         save(model, path, external_data=True)
         del model, tensors
+        gc.collect()  # a graph is a cycle, and the collector is told to be patient
         return load_valid(path), False
 
 
