@@ -31,6 +31,7 @@ FUSE = (
     "fuse-layer-normalization",
     "fuse-gelu",
     "fuse-hard-swish",
+    "fuse-pad",
     "fuse-conv-batchnorm",
     "fuse-matmul-add",
 )

@@ -15,6 +15,7 @@ from graphopt_passes.fuse_gelu import FuseGelu
 from graphopt_passes.fuse_hard_swish import FuseHardSwish
 from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
 from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
+from graphopt_passes.fuse_pad import FusePad
 from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
@@ -45,6 +46,7 @@ PASSES = (
     FuseHardSwish,
     FuseLayerNormalization,
     FuseMatmulAdd,
+    FusePad,
     HoistGathers,
     HoistReductions,
     InlineConstantBranches,
