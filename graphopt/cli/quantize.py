@@ -18,6 +18,17 @@ _METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse")
 _BACKENDS = ("ort-cpu", "ort-cuda", "tensorrt", "openvino", "generic")
 
 
+class _Strength(click.ParamType[float | str]):
+    name = "strength"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        if value in ("auto", "off"):
+            return str(value)
+        return click.FloatRange(0, 1).convert(value, param, ctx)
+
+
 @click.command(short_help="Quantize a model to int8, where it is faster and accurate.")
 @click.argument("source", metavar="IN.onnx")
 @click.argument("target", metavar="[OUT.onnx]", required=False)
@@ -105,21 +116,25 @@ _BACKENDS = ("ort-cpu", "ort-cuda", "tensorrt", "openvino", "generic")
     "--smoothquant",
     "smooth",
     metavar="STRENGTH",
-    type=click.FloatRange(0, 1),
+    type=_Strength(),
     is_flag=False,
-    flag_value=0.5,
-    help="Move the spread of activations into the weights  [0.5 if no number is given].",
+    flag_value="0.5",
+    default="auto",
+    show_default=True,
+    help="Move the spread of activations into the weights: 0 to 1, off, or auto (0.5, where there "
+    "are depthwise Convs)  [0.5 if nothing is given].",
 )
 @click.option(
     "--rounding",
     type=click.Choice(["nearest", "second-order"]),
-    default="nearest",
+    default="second-order",
     show_default=True,
     help="How weights are rounded: second-order changes the layers' outputs least.",
 )
 @click.option(
     "--bias-correction/--no-bias-correction",
-    default=False,
+    default=True,
+    show_default=True,
     help="Give biases back what rounding moved the mean by.",
 )
 @click.option(

@@ -34,7 +34,8 @@ def calibration(digits: dict[str, np.ndarray], count: int = 64) -> dict[str, np.
 
 
 def quantized(resnet: Path, digits: dict[str, np.ndarray], **options: Any) -> Any:
-    options = {"only_if_faster": False, "threads": 1, **options}
+    plain = {"rounding": "nearest", "bias_correction": False, "only_if_faster": False}
+    options = {**plain, "threads": 1, **options}
     return graphopt.quantize(resnet, calibration=calibration(digits), **options)
 
 
@@ -94,7 +95,13 @@ def test_ranges_are_saved_and_used_again(
     ranges = tmp_path / "ranges.json"
     first = quantized(resnet, digits, save_ranges=ranges, spare_outsized=False)
     again = graphopt.quantize(
-        resnet, ranges=ranges, only_if_faster=False, spare_outsized=False, threads=1
+        resnet,
+        ranges=ranges,
+        only_if_faster=False,
+        spare_outsized=False,
+        rounding="nearest",
+        bias_correction=False,
+        threads=1,
     )
     assert ir.to_proto(first.model) == ir.to_proto(again.model)
     assert any("made-up" in warning for warning in again.report.warnings)
@@ -213,14 +220,16 @@ def test_the_search_gives_up_as_few_as_it_must(count: int, needed: int) -> None:
     found = search(
         order, dict.fromkeys(order, 2.0), measure, lambda value: value >= needed, first=0.0
     )
-    assert len(found.evaluations) == len(calls) + 1 <= 12
+    assert len(found.evaluations) == len(calls) + 1 <= 10
     if needed >= count and needed:
         assert found.given_up is None
         return
     assert found.given_up is not None
     assert len(found.given_up) >= needed
-    if count <= 500:
+    if count <= 64:
         assert len(found.given_up) == needed
+    elif count <= 500:
+        assert len(found.given_up) <= needed + 1
     assert [item.float_groups for item in found.evaluations] == sorted({0, *calls})
     for item in found.evaluations:
         assert item.gain == pytest.approx(1 - item.float_groups / count)

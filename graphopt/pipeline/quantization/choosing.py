@@ -72,7 +72,11 @@ def read_budgets(original: ir.Model, data: CalibrationData, options: Options) ->
     if drop is None:
         floor = float(least or 0.0)
         return Budget(
-            metric.name, math.inf, lambda value: value >= floor, metric.measure, f"{floor:g} dB"
+            metric.name,
+            math.inf,
+            lambda value: value >= floor,
+            _remembering(metric.measure),
+            f"{floor:g} dB",
         )
     if not metric.bounded:
         raise UsageError(
@@ -84,9 +88,21 @@ def read_budgets(original: ir.Model, data: CalibrationData, options: Options) ->
         metric.name,
         reference,
         lambda value: drop.allows(reference, value),
-        metric.measure,
+        _remembering(metric.measure),
         str(drop),
     )
+
+
+def _remembering(measure: Callable[[ir.Model], float]) -> Callable[[ir.Model], float]:
+    """The same measure, which does not measure the last model again."""
+    last: list[tuple[ir.Model, float]] = []
+
+    def remembered(model: ir.Model) -> float:
+        if not last or last[0][0] is not model:
+            last[:] = [(model, measure(model))]
+        return last[0][1]
+
+    return remembered
 
 
 def faster_groups(

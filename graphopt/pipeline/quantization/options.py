@@ -31,9 +31,9 @@ class Options:
     nodes_to_exclude: Sequence[str] = ()
     op_types_to_quantize: Sequence[str] | None = None
     equalize: bool = False
-    smooth: float | None = None
-    rounding: Literal["nearest", "second-order"] = "nearest"
-    bias_correction: bool = False
+    smooth: float | Literal["auto", "off"] = "auto"
+    rounding: Literal["nearest", "second-order"] = "second-order"
+    bias_correction: bool = True
     bits: int = 4
     block_size: int = 32
     metric: Any = None
@@ -56,8 +56,12 @@ class Options:
             raise UsageError(
                 f"there is no method '{self.method}'; it is one of {', '.join(METHODS)}"
             )
-        if self.smooth is not None and not 0 <= self.smooth <= 1:
-            raise UsageError(f"the strength of smoothing is {self.smooth}; give 0 to 1")
+        if self.smooth not in ("auto", "off") and not (
+            isinstance(self.smooth, int | float) and 0 <= self.smooth <= 1
+        ):
+            raise UsageError(
+                f"the strength of smoothing is {self.smooth!r}; give 0 to 1, auto or off"
+            )
         if not 0.5 < self.percentile <= 1:
             raise UsageError(f"the percentile is {self.percentile}; give a share such as 0.9999")
         if self.max_drop is not None:

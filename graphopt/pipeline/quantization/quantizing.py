@@ -41,7 +41,11 @@ from graphopt.pipeline.quantization.proof import (
     measure_latency,
     verify_result,
 )
-from graphopt.pipeline.quantization.repairs import repaired_bias, repaired_model, rounded_weights
+from graphopt.pipeline.quantization.repairs import (
+    repaired_model,
+    rounded_weights,
+    with_repaired_bias,
+)
 from graphopt.pipeline.quantization.report import QuantizeReport
 from graphopt.pipeline.quantization.without_data import dynamic_model, weight_only_model
 from graphopt.pipeline.run import Run, make_plan
@@ -238,10 +242,12 @@ class _Job:
             )
         self._tell("writing integers")
         model = candidates.build(choice.float_groups)
-        corrected = repaired_bias(
-            candidates, choice.float_groups, options, some, report, self._tell
-        )
-        model = corrected or model
+        if report.kind != "float":
+            corrected = with_repaired_bias(
+                model, candidates, choice.float_groups, data, options, report, self._tell
+            )
+            if corrected is not model and not self._spoils(corrected, budget):
+                model = corrected
         plan = candidates.plan(choice.float_groups)
         if options.save_plan is not None:
             write_whole(options.save_plan, json.dumps(plan.to_json(), indent=1) + "\n")
@@ -249,6 +255,13 @@ class _Job:
         describe_groups(candidates, plan, choice, model, data.check, report)
         self._evaluate(model, budget)
         return model
+
+    def _spoils(self, corrected: ir.Model, budget: Budget | None) -> bool:
+        """Whether the bias correction leaves the budget that the model was found to keep."""
+        if budget is None or budget.allows(budget.measure(corrected)) or not self._report.ok:
+            return False
+        self._report.repairs[-1] = f"bias correction: undone, it moved {budget.name}"
+        return True
 
     def _without_data_instead(self) -> ir.Model:
         """What measured faster than calibrated integers."""

@@ -11,7 +11,7 @@ from graphopt.graph import clone, ir
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import first_problem
 from graphopt.pipeline.quantization.candidates import Candidates
-from graphopt.pipeline.quantization.data import Feeds
+from graphopt.pipeline.quantization.data import CHECKED, REPAIRED_WITH, CalibrationData, Feeds
 from graphopt.pipeline.quantization.options import Options
 from graphopt.pipeline.quantization.report import QuantizeReport
 from graphopt.report import CheckStatus
@@ -19,9 +19,12 @@ from graphopt.rewrite import Journal
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
-    from graphopt.runtime import Feed
+    pass
 
 Tell = Callable[[str], None]
+
+MATRICES = ("MatMul", "Gemm")
+USUAL_STRENGTH = 0.5
 
 
 def repaired_model(
@@ -42,13 +45,19 @@ def repaired_model(
     steps: list[tuple[str, Callable[[ir.Model, Journal], None]]] = []
     if options.equalize:
         steps.append(("cross-layer equalization", equalize_channels))
-    if options.smooth is not None:
-        strength = options.smooth
+    strength = _smoothing_strength(model, options)
+    if strength:
+        op_types = ("Conv", *MATRICES) if _has_depthwise(model) else MATRICES
         steps.append(
             (
                 f"smoothing of activations (strength {strength:g})",
                 lambda changed, journal: smooth_activations(
-                    changed, feeds, journal, strength=strength, threads=options.threads
+                    changed,
+                    feeds,
+                    journal,
+                    strength=strength,
+                    op_types=op_types,
+                    threads=options.threads,
                 ),
             )
         )
@@ -70,6 +79,25 @@ def repaired_model(
         report.repairs.append(f"{name} at {len(journal.rewrites)} places")
         model = changed
     return model
+
+
+def _smoothing_strength(model: ir.Model, options: Options) -> float:
+    """Depthwise channels differ most, and have nobody to even out with: there it wins unasked."""
+    if options.smooth == "off":
+        return 0.0
+    if options.smooth == "auto":
+        return USUAL_STRENGTH if options.kind == "static" and _has_depthwise(model) else 0.0
+    return float(options.smooth)
+
+
+def _has_depthwise(model: ir.Model) -> bool:
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type == "Conv" and len(node.inputs) > 1 else None
+        shape = None if weight is None else weight.shape
+        groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
+        if groups > 1 and shape is not None and shape[1] == 1:
+            return True
+    return False
 
 
 def rounded_weights(
@@ -95,32 +123,34 @@ def rounded_weights(
     return found.integers
 
 
-def repaired_bias(
+def with_repaired_bias(
+    model: ir.Model,
     candidates: Candidates,
     given_up: Mapping[str, str],
+    data: CalibrationData,
     options: Options,
-    feeds: Feeds,
     report: QuantizeReport,
     tell: Tell,
-) -> ir.Model | None:
-    """The quantized model with its biases corrected; None where the options do not want that."""
+) -> ir.Model:
+    """The quantized model with its biases corrected, where that makes less noise at the outputs."""
     from graphopt.quantization.insertion import quantized
     from graphopt.quantization.repair.bias_correction import correct_biases
+    from graphopt.quantization.sensitivity import NoiseMeter
 
     if not options.bias_correction:
-        return None
+        return model
     plan = candidates.plan(given_up)
-    corrected = correct_biases(
+    float_model = correct_biases(
         candidates.model,
         lambda changed: quantized(changed, plan),
-        feeds,
+        data.calibration.first(REPAIRED_WITH),
         threads=options.threads,
         progress=lambda done, count: tell(f"correcting biases ({done}/{count})"),
     )
+    corrected = quantized(float_model, plan)
+    meter = NoiseMeter(candidates.model, data.check.first(CHECKED), threads=options.threads)
+    if meter.noise(corrected) > meter.noise(model):
+        report.repairs.append("bias correction: undone, it made more noise at the outputs")
+        return model
     report.repairs.append("bias correction")
-    return quantized(corrected, plan)
-
-
-def first_feed(feeds: Feeds) -> Feed:
-    """The first of the feeds; there is one."""
-    return next(iter(feeds))
+    return corrected
