@@ -31,8 +31,10 @@ FUSE = (
     "fuse-layer-normalization",
     "fuse-gelu",
     "fuse-hard-swish",
+    "eliminate-zero-biases",
     "fuse-pad",
     "fuse-conv-batchnorm",
+    "fold-scales",
     "fuse-matmul-add",
 )
 """Fusions: the same up to the order of floating-point operations."""

@@ -7,9 +7,11 @@ from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
+from graphopt_passes.eliminate_zero_biases import EliminateZeroBiases
 from graphopt_passes.equalize_channels import EqualizeChannels
 from graphopt_passes.fold_constants import FoldConstants
 from graphopt_passes.fold_reshape_targets import FoldReshapeTargets
+from graphopt_passes.fold_scales import FoldScales
 from graphopt_passes.fuse_conv_batchnorm import FuseConvBatchnorm
 from graphopt_passes.fuse_gelu import FuseGelu
 from graphopt_passes.fuse_hard_swish import FuseHardSwish
@@ -38,9 +40,11 @@ PASSES = (
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
+    EliminateZeroBiases,
     EqualizeChannels,
     FoldConstants,
     FoldReshapeTargets,
+    FoldScales,
     FuseConvBatchnorm,
     FuseGelu,
     FuseHardSwish,

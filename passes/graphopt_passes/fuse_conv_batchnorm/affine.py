@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.plugin import NotApplicable, ir
-from graphopt_passes.fuse_conv_batchnorm.parameters import integer, optional_input, parameter, real
+from graphopt_passes.parameters import integer, optional_input, parameter, real
 
 
 @dataclass(frozen=True)

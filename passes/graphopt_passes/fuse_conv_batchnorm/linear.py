@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import ml_dtypes
 import numpy as np
 
 from graphopt.plugin import NotApplicable, Rewriter, ir, known_shape
 from graphopt_passes.fuse_conv_batchnorm.affine import Affine
-from graphopt_passes.fuse_conv_batchnorm.parameters import integer, optional_input, parameter, real
-
-_CHUNK = 1 << 20
-"""Elements that are held in float64 at a time."""
-
-_NEGLIGIBLE = 1e-30
-"""An error that no sum in the types with float32's range can show, whatever the channel's size."""
+from graphopt_passes.parameters import integer, optional_input, parameter, real
+from graphopt_passes.scaled_weights import rounded, scaled
 
 
 def fold_affine(linear: ir.Node, affine: Affine, rewriter: Rewriter) -> ir.Node:
@@ -38,8 +32,8 @@ def fold_affine(linear: ir.Node, affine: Affine, rewriter: Rewriter) -> ir.Node:
     inputs = [linear.inputs[0], linear.inputs[1]]
     weight_name = (linear.inputs[1].name if linear.inputs[1] is not None else None) or "weight"
     if (factor != 1).any():  # else a shared weight would be copied for nothing
-        scaled = _scaled(weight.reshape(weight_shape), factor.reshape(factor_shape))
-        inputs[1] = rewriter.initializer(scaled.reshape(weight.shape), weight_name)
+        made = scaled(weight.reshape(weight_shape), factor.reshape(factor_shape))
+        inputs[1] = rewriter.initializer(made.reshape(weight.shape), weight_name)
     if bias is not None:
         old_bias = optional_input(linear, 2)
         bias_name = (old_bias.name if old_bias is not None else None) or f"{weight_name}_bias"
@@ -91,41 +85,7 @@ def _bias(
         exact = offset
     else:
         return None
-    rounded = _rounded(exact, dtype)
-    if not np.isfinite(rounded).all():
+    result = rounded(exact, dtype)
+    if not np.isfinite(result).all():
         raise NotApplicable(f"the fused bias overflows {dtype.name}")
-    return rounded
-
-
-def _scaled(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """`weight * factor`, rounded once to the weight's type.
-
-    Raises:
-        NotApplicable: it overflows, or a channel as a whole sinks below the type's normal
-            numbers, where fewer digits are left.
-    """
-    result = np.empty(weight.shape, weight.dtype)
-    error, largest = np.zeros(factor.shape), np.zeros(factor.shape)
-    constant_axes = tuple(axis for axis, size in enumerate(factor.shape) if size == 1)
-    step = max(1, _CHUNK // max(1, weight[:1].size))
-    for start in range(0, weight.shape[0], step):
-        rows = slice(start, start + step)
-        place = rows if factor.shape[0] > 1 else slice(None)
-        exact = weight[rows].astype(np.float64) * factor[place]
-        result[rows] = _rounded(exact, weight.dtype)
-        with np.errstate(invalid="ignore"):
-            wrong = abs(result[rows].astype(np.float64) - exact)
-        for worst, seen in ((error, wrong), (largest, abs(exact))):
-            peak = seen.max(axis=constant_axes, keepdims=True, initial=0)
-            worst[place] = np.maximum(worst[place], peak)
-    if not np.isfinite(error).all():
-        raise NotApplicable(f"the fused weight overflows {weight.dtype.name}")
-    epsilon = float(ml_dtypes.finfo(weight.dtype).eps)  # type: ignore[no-untyped-call]
-    if (error > epsilon * largest + _NEGLIGIBLE).any():
-        raise NotApplicable(f"the fused weight underflows {weight.dtype.name}")
     return result
-
-
-def _rounded(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return np.asarray(exact, np.float64).astype(dtype)
