@@ -1,13 +1,21 @@
-"""Time and peak memory of whole commands: graphopt, onnxsim, onnxslim, one run after the other.
+"""Nodes, time, memory and latency of what graphopt makes, beside other optimizers.
 
-    python tools/bench_optimize.py MODEL.onnx ... [--zoo DIR] [--rounds 5] [--larger-than 5]
+    python tools/bench_optimize.py [MODEL.onnx ...] [--what nodes time latency] [--rounds 5]
+                                   [--onnxscript PYTHON] [--page]
 
-Each command is a fresh process with warm bytecode. Rounds are interleaved, so that a slow spell of
-the machine hits all three alike; the table shows medians, the ratio to the faster rival, and the
-largest resident set. graphopt runs with `--check off`, as the others do not prove their results.
+By default the zoo, then every export in build/exports and its folder `architectures`. Each
+command is a fresh process with warm bytecode; rounds are interleaved, so that a slow spell of
+the machine hits all alike. `time` runs graphopt with `--check off`, as the others do not prove
+their results, and once more with its usual check. `latency` runs original and result in ONNX
+Runtime with all its optimizations, turn by turn, with one thread and with two. What is measured
+is kept in build/bench_optimize.json, where a later run adds to it; `--page` writes the tables of
+docs/benchmarks.md from there. onnxscript runs where `--onnxscript` names a Python that has it.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -15,33 +23,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import onnx
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.conftest import ZOO  # noqa: E402 - the line above finds it
-from tests.zoo_models import zoo_models  # noqa: E402 - the line above finds it
+from tests.zoo_models import count_nodes, zoo_models  # noqa: E402 - the line above finds it
+from tools.optimize_page import write_page  # noqa: E402 - the line above finds it
 
+EXPORTS = ROOT / "build" / "exports"
+RECORD = ROOT / "build" / "bench_optimize.json"
+TIMED = ("graphopt", "onnxsim", "onnxslim")
+THREADS = (1, 2)
+LONGEST_SECONDS = 300.0
 
-@dataclass
-class Runs:
-    """What the rounds of one command on one model gave."""
-
-    seconds: list[float] = field(default_factory=list)
-    peak_megabytes: list[float] = field(default_factory=list)
-    failure: str = ""
-
-    @property
-    def median(self) -> float:
-        """Seconds; NaN where no round came through."""
-        return statistics.median(self.seconds) if self.seconds else float("nan")
-
-    def __str__(self) -> str:
-        if self.failure or not self.seconds:
-            return f"failed: {self.failure}"
-        return f"{self.median:.2f} s, {max(self.peak_megabytes):.0f} MB"
+Found = dict[str, Any]
 
 
 def _script(name: str) -> str:
@@ -53,22 +53,37 @@ def _script(name: str) -> str:
     return found
 
 
-def _commands(source: Path, target: Path) -> dict[str, list[str]]:
+def _commands(source: Path, target: Path, onnxscript: str | None) -> dict[str, list[str]]:
+    """Every tool's command; all but the first three only count."""
     paths = [str(source), str(target)]
-    return {
-        "graphopt": [_script("graphopt"), "optimize", *paths, "--check", "off", "--force"],
+    rivals = str(ROOT / "tools" / "optimize_rivals.py")
+    optimize = [_script("graphopt"), "optimize", *paths, "--force"]
+    commands = {
+        "graphopt": [*optimize, "--check", "off"],
         "onnxsim": [_script("onnxsim"), *paths],
         "onnxslim": [_script("onnxslim"), *paths],
+        "graphopt, checked": optimize,
+        "ORT basic": [sys.executable, rivals, "ort-basic", *paths],
     }
+    if onnxscript:
+        commands["onnxscript"] = [onnxscript, rivals, "onnxscript", *paths]
+    return commands
 
 
-def run(command: list[str], runs: Runs) -> None:
-    """Run a command once; its wall time and peak resident set go into `runs`."""
+def run(command: list[str]) -> tuple[float, float]:
+    """Run a command once: its wall time in seconds, and its peak resident set in MB.
+
+    Raises:
+        RuntimeError: the command failed; the message is the last line it wrote.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+            ["timeout", str(LONGEST_SECONDS), *command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
@@ -77,50 +92,110 @@ def run(command: list[str], runs: Runs) -> None:
         if process.returncode:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines() or [""]
-            runs.failure = f"exit {process.returncode} {lines[-1][:80]}"
-            return
+            raise RuntimeError(f"exit {process.returncode} {lines[-1][:80]}")
     unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    runs.seconds.append(seconds)
-    runs.peak_megabytes.append(usage.ru_maxrss / unit)
+    return seconds, usage.ru_maxrss / unit
 
 
-def measure(source: Path, rounds: int) -> dict[str, Runs]:
-    """Every command on one model, `rounds` times in turn, after one round that warms caches."""
-    results = {name: Runs() for name in ("graphopt", "onnxsim", "onnxslim")}
+def _nodes(path: Path) -> int:
+    return count_nodes(onnx.load(path, load_external_data=False))
+
+
+def measure_nodes(source: Path, onnxscript: str | None) -> Found:
+    """Nodes of the model, and of what each tool makes of it; None where the tool fails."""
+    found: Found = {"before": _nodes(source)}
     with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out.onnx"
+        for name, command in _commands(source, target, onnxscript).items():
+            if name == "graphopt, checked":
+                continue
+            target.unlink(missing_ok=True)
+            try:
+                run(command)
+                found[name] = _nodes(target)
+            except (RuntimeError, OSError):
+                found[name] = None
+    return found
+
+
+def measure_time(source: Path, rounds: int) -> Found:
+    """Median seconds and largest resident set of each command, after one round that warms up."""
+    with tempfile.TemporaryDirectory() as folder:
+        commands = _commands(source, Path(folder) / "out.onnx", None)
+        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in TIMED}
         for index in range(rounds + 1):
-            for name, command in _commands(source, Path(folder) / "out.onnx").items():
-                runs = results[name]
-                if runs.failure:
+            for name in list(samples):
+                try:
+                    measured = run(commands[name])
+                except RuntimeError:
+                    del samples[name]
                     continue
-                run(command, runs if index else Runs())
-    return results
+                if index:
+                    samples[name].append(measured)
+        checked = run(commands["graphopt, checked"])[0]
+    return {
+        "seconds": {n: statistics.median(s for s, _ in rows) for n, rows in samples.items()},
+        "megabytes": {n: max(m for _, m in rows) for n, rows in samples.items()},
+        "checked": checked,
+    }
+
+
+def measure_latency(source: Path, seconds: float) -> Found:
+    """Milliseconds of the original and the result by number of threads."""
+    from graphopt.graph import load
+    from graphopt.runtime import Session, runnable_feeds, time_interleaved
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out.onnx"
+        run(_commands(source, target, None)["graphopt"])
+        models = [load(source), load(target)]
+        found: Found = {}
+        for threads in THREADS:
+            sessions = [Session(model, optimized=True, threads=threads) for model in models]
+            feeds = runnable_feeds(models[0], sessions[0], count=1, override_defaults=False)
+            if not feeds:
+                return {}
+            times = time_interleaved(sessions, feeds[0], seconds=seconds)
+            found[str(threads)] = [1000 * value for value in times]
+    return found
+
+
+def _models(given: list[Path], zoo: Path) -> list[Path]:
+    if given:
+        return given
+    models = []
+    if (zoo / "MANIFEST.json").is_file():
+        models = [model.path for model in zoo_models(zoo)]
+    return [*models, *sorted(EXPORTS.glob("*.onnx")), *sorted(EXPORTS.glob("*/*.onnx"))]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Time graphopt beside onnxsim and onnxslim.")
-    parser.add_argument("models", nargs="*", type=Path, help="models; the whole zoo by default")
+    parser = argparse.ArgumentParser(description="Compare graphopt with other optimizers.")
+    parser.add_argument("models", nargs="*", type=Path, help="models; zoo and exports by default")
     parser.add_argument("--zoo", type=Path, default=ZOO)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--larger-than", type=float, default=0.0, metavar="MB")
+    parser.add_argument(
+        "--what", nargs="*", choices=("nodes", "time", "latency"), default=("nodes",)
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of --what time")
+    parser.add_argument("--seconds", type=float, default=4.0, help="each latency takes this long")
+    parser.add_argument("--onnxscript", metavar="PYTHON", help="a Python that has onnxscript")
+    parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md")
     arguments = parser.parse_args()
-    models = arguments.models
-    if not models:
-        if not (arguments.zoo / "MANIFEST.json").is_file():
-            print(f"there is no zoo at {arguments.zoo}: name models instead", file=sys.stderr)
-            return 2
-        models = [model.path for model in zoo_models(arguments.zoo)]
-    print("| model | MB | graphopt | onnxsim | onnxslim | graphopt / faster rival |")
-    print("|---|---|---|---|---|---|", flush=True)
-    for path in models:
-        megabytes = path.stat().st_size / 1e6
-        if megabytes < arguments.larger_than:
-            continue
-        results = measure(path, arguments.rounds)
-        rivals = [r.median for name, r in results.items() if name != "graphopt" and r.seconds]
-        ratio = results["graphopt"].median / min(rivals) if rivals else float("nan")
-        cells = " | ".join(str(results[name]) for name in ("graphopt", "onnxsim", "onnxslim"))
-        print(f"| {path.stem} | {megabytes:.2f} | {cells} | {ratio:.2f} |", flush=True)
+    record: dict[str, Found] = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    models = _models(arguments.models, arguments.zoo)
+    for path in models if arguments.what else ():
+        found = record.setdefault(path.stem, {"megabytes": path.stat().st_size / 1e6})
+        if "nodes" in arguments.what:
+            found["nodes"] = measure_nodes(path, arguments.onnxscript)
+        if "time" in arguments.what:
+            found["time"] = measure_time(path, arguments.rounds)
+        if "latency" in arguments.what:
+            found["latency"] = measure_latency(path, arguments.seconds)
+        print(path.stem, {key: found[key] for key in arguments.what}, flush=True)
+        RECORD.parent.mkdir(parents=True, exist_ok=True)
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    if arguments.page:
+        write_page(record)
     return 0
 
 
