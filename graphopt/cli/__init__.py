@@ -10,6 +10,7 @@ from graphopt.cli.bisect import bisect
 from graphopt.cli.calibrate_machine import calibrate_machine
 from graphopt.cli.compare import compare
 from graphopt.cli.cost import cost
+from graphopt.cli.distill import distill
 from graphopt.cli.fp16 import fp16
 from graphopt.cli.inspect import inspect
 from graphopt.cli.invocation import run
@@ -33,6 +34,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         quantize,
         fp16,
         prune,
+        distill,
         cost,
         compare,
         inspect,

@@ -1,0 +1,264 @@
+"""Trains a network to give the outputs of its teachers; no labels.
+
+Adam, its rate warmed up over the first steps and then falling as a half cosine, gradients cut to a
+norm of 1. After each epoch the loss on held-out feeds is measured; the numbers of the best epoch
+are kept, those before training among the candidates, so that training cannot make a model worse by
+that measure.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphopt.distillation.batches import Augment, augmented, batches, shuffled
+from graphopt.distillation.losses import Targets
+from graphopt.distillation.network import Network
+from graphopt.errors import OutputError, UsageError, reason_of
+
+Teacher = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Feed -> the tensors that are compared, by name."""
+
+_WARM_UP = 0.05
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the data.
+
+    Attributes:
+        number: from 1; 0 is the network before training.
+        loss: the mean loss while training; NaN for number 0.
+        held_out: the loss on held-out feeds, afterwards.
+        agreement: the share of held-out samples whose top class is the teachers', NaN where the
+            outputs are no class scores.
+    """
+
+    number: int
+    loss: float
+    held_out: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the data.
+        batch: samples in one step.
+        rate: the largest learning rate.
+        augmentations: random changes of each batch.
+        seed: of the order and of the changes.
+    """
+
+    epochs: int = 5
+    batch: int = 64
+    rate: float = 1e-3
+    augmentations: Sequence[Augment] = ()
+    seed: int = 0
+
+
+class Trainer:
+    """Trains one network.
+
+    Args:
+        network: what is trained, in place.
+        teachers: each with its weight.
+        targets: which tensors are compared, and how.
+        recipe: how long and how fast.
+        steps: batches in one epoch.
+        joined: whether samples can be joined into batches; otherwise each is a run of its own,
+            and a step sums the gradients of a batch of them.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        teachers: Sequence[tuple[Teacher, float]],
+        targets: Targets,
+        recipe: Recipe,
+        *,
+        steps: int,
+        joined: bool,
+    ) -> None:
+        self._network = network
+        self._teachers = teachers
+        self._targets = targets
+        self._recipe = recipe
+        self._joined = joined
+        self._optimizer = torch.optim.Adam(list(network.weights.values()), lr=recipe.rate)
+        total = max(steps * recipe.epochs, 1)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _rate(step, total)
+        )
+        self.epochs: list[Epoch] = []
+        self._best = network.state()
+
+    def run(
+        self,
+        feeds: Iterable[dict[str, Any]],
+        held_out: Sequence[dict[str, Any]],
+        *,
+        state_file: str | os.PathLike[str] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Epoch:
+        """Train to the end, and leave the network with the numbers of the best epoch.
+
+        Args:
+            feeds: single samples, read anew in each epoch.
+            held_out: feeds that are not among them.
+            state_file: written after each epoch; if it is there, training goes on from it.
+            progress: called with a line now and then.
+
+        Returns:
+            The best epoch.
+
+        Raises:
+            OutputError: the state cannot be written.
+            UsageError: the state is of another training.
+        """
+        tell = progress or (lambda _: None)
+        if state_file is not None and Path(state_file).exists():
+            self._load(Path(state_file))
+        if not self.epochs:
+            self.epochs.append(self._measured(0, float("nan"), held_out))
+        for number in range(len(self.epochs), self._recipe.epochs + 1):
+            loss = self._epoch(number, feeds, tell)
+            self.epochs.append(self._measured(number, loss, held_out))
+            if self.epochs[-1] is self.best:
+                self._best = self._network.state()
+            if state_file is not None:
+                self._save(Path(state_file))
+        self._network.restore(self._best)
+        return self.best
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch with the least held-out loss."""
+        return min(self.epochs, key=lambda epoch: epoch.held_out)
+
+    def _epoch(
+        self, number: int, feeds: Iterable[dict[str, Any]], tell: Callable[[str], None]
+    ) -> float:
+        random = np.random.default_rng([self._recipe.seed, number])
+        self._network.training = True
+        losses = []
+        some: list[dict[str, Any]] = []
+        size = self._recipe.batch
+        mixed = shuffled(feeds, random)
+        steps = ([feed] for feed in batches(mixed, size)) if self._joined else _grouped(mixed, size)
+        for some in steps:
+            self._optimizer.zero_grad()
+            for feed in some:
+                changed = augmented(feed, self._recipe.augmentations, random)
+                loss = self._loss(changed) / len(some)
+                loss.backward()
+                losses.append(loss.item() * len(some))
+            torch.nn.utils.clip_grad_norm_(list(self._network.weights.values()), 1.0)
+            self._optimizer.step()
+            self._schedule.step()
+            of = f"epoch {number} of {self._recipe.epochs}"
+            tell(f"{of}, step {len(losses)}: loss {np.mean(losses[-50:]):.4f}")
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def _loss(self, feed: dict[str, Any]) -> torch.Tensor:
+        student = self._network(_tensors(feed), self._targets.inner)
+        return self._targets.loss(student, self._taught(feed))
+
+    def _taught(self, feed: dict[str, Any]) -> dict[str, torch.Tensor]:
+        total = sum(weight for _, weight in self._teachers)
+        mean: dict[str, torch.Tensor] = {}
+        for teacher, weight in self._teachers:
+            found = teacher(feed)
+            for name in self._targets.names:
+                if name not in found:  # inner tensors are those of the first teacher
+                    continue
+                value = self._targets.soften(name, torch.from_numpy(np.array(found[name])))
+                share = 1.0 if name in self._targets.inner else weight / total
+                mean[name] = value * share + mean[name] if name in mean else value * share
+        return mean
+
+    def _measured(self, number: int, loss: float, held_out: Sequence[dict[str, Any]]) -> Epoch:
+        self._network.training = False
+        losses, agreeing, samples = [], 0, 0
+        with torch.no_grad():
+            for feed in batches(held_out, self._recipe.batch) if self._joined else held_out:
+                target = self._taught(feed)
+                student = self._network(_tensors(feed), self._targets.inner)
+                losses.append(float(self._targets.loss(student, target)))
+                for name in self._targets.scores[:1]:
+                    same = student[name].argmax(-1) == target[name].argmax(-1)
+                    agreeing, samples = agreeing + int(same.sum()), samples + same.numel()
+        agreement = agreeing / samples if samples else float("nan")
+        return Epoch(number, loss, float(np.mean(losses)), agreement)
+
+    def _save(self, path: Path) -> None:
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        state = {
+            "format": _FORMAT,
+            "key": self._key(),
+            "epochs": [(e.number, e.loss, e.held_out, e.agreement) for e in self.epochs],
+            "network": self._network.state(),
+            "best": self._best,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+        }
+        try:
+            torch.save(state, beside)
+            beside.replace(path)
+        except OSError as error:
+            raise OutputError(f"cannot write '{path}': {reason_of(error)}") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _load(self, path: Path) -> None:
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise UsageError(
+                f"'{path}' is no state of a training: delete it, or name another"
+            ) from error
+        if state.get("format") != _FORMAT or state["key"] != self._key():
+            raise UsageError(f"'{path}' is of another training: delete it, or name another")
+        self.epochs = [Epoch(*values) for values in state["epochs"]]
+        self._network.restore(state["network"])
+        self._best = state["best"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None]})
+
+    def _key(self) -> list[Any]:
+        recipe = self._recipe
+        shapes = [(name, list(w.shape)) for name, w in sorted(self._network.weights.items())]
+        return [recipe.epochs, recipe.batch, recipe.rate, recipe.seed, str(shapes)]
+
+
+def _grouped(feeds: Iterable[dict[str, Any]], size: int) -> Iterable[list[dict[str, Any]]]:
+    some: list[dict[str, Any]] = []
+    for feed in feeds:
+        some.append(feed)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _rate(step: int, total: int) -> float:
+    """The share of the largest learning rate."""
+    warm = max(_WARM_UP * total, 1.0)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(total - warm, 1.0)))
+
+
+def _tensors(feed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feed.items()}

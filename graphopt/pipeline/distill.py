@@ -1,0 +1,338 @@
+"""distill: load, turn into PyTorch, prove that it is the same, train, write back, prove again.
+
+    student <- argmin over its weights of the distance of its outputs to the teachers'
+
+The student is any float model, a pruned one most often; a teacher is the model that it was made of,
+or a better one. Only weights change: names, shapes and the graph stay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphopt.errors import EquivalenceError, UsageError
+from graphopt.graph import ModelSource, ir
+from graphopt.pipeline.guard import interface_of
+from graphopt.pipeline.model_files import (
+    check_output,
+    described_values,
+    forget_inferred,
+    give_back,
+    load_valid,
+)
+from graphopt.pipeline.task_metric import read_metric
+from graphopt.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    from graphopt.distillation.training import Epoch, Teacher
+    from graphopt.runtime import Feed
+
+_HELD_OUT = 16
+"""Every so many-th sample is not trained on but measured."""
+_MOST_HELD_OUT = 512
+_CLOSE = 1e-3
+"""How far PyTorch may be from ONNX Runtime, relative to an output's largest magnitude."""
+
+
+@dataclass(slots=True)
+class DistillReport:
+    """What training did.
+
+    Attributes:
+        epochs: number, training loss, held-out loss and agreement with the teachers; number 0
+            is the student before training.
+        best: the number of the epoch whose weights were kept.
+        samples: trained on, and held out.
+        weights: how many tensors were trained.
+        inner: tensors inside the models that were compared too.
+        metric: its name, and the student's figure before and after; None where none was asked.
+    """
+
+    epochs: list[Epoch]
+    best: int
+    samples: tuple[int, int]
+    weights: int
+    inner: tuple[str, ...] = ()
+    metric: tuple[str, float, float] | None = None
+    seconds: float = 0.0
+    output: str | None = None
+    file_bytes: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; NaN becomes null."""
+        found = dataclasses.asdict(self)
+        for epoch in found["epochs"]:
+            for key, value in epoch.items():
+                epoch[key] = None if isinstance(value, float) and math.isnan(value) else value
+        return found
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What `distill` gives back: the model, of the kind that was given, and the report."""
+
+    model: Any
+    report: DistillReport
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train; see `graphopt.distillation.training.Recipe`.
+
+    Attributes:
+        temperature: what class scores are divided by; higher lets the lesser classes count more.
+        inner: names of tensors inside both models, of the same shape, to compare too.
+        inner_weight: how much these count beside the outputs.
+        fixed: initializers that are not trained.
+        augment: "mirror", "shift=N": random changes of images.
+    """
+
+    epochs: int = 5
+    batch: int = 64
+    rate: float = 1e-3
+    temperature: float = 4.0
+    inner: Sequence[str] = ()
+    inner_weight: float = 1.0
+    fixed: Sequence[str] = ()
+    augment: Sequence[str] = ()
+    seed: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The feeds of an epoch, and those held out."""
+
+    reader: Any
+    limit: int | None
+    held_out: list[Feed] = field(default_factory=list)
+
+    def __iter__(self) -> Any:
+        for index, feed in enumerate(itertools.islice(iter(self.reader), self.limit)):
+            if index % _HELD_OUT or index // _HELD_OUT >= _MOST_HELD_OUT:
+                yield feed
+
+
+def distill(
+    source: ModelSource,
+    teachers: Mapping[Any, float] | Sequence[ModelSource] | ModelSource,
+    data: Any,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    training: Training | None = None,
+    samples: int | None = None,
+    metric: str | Callable[..., float] | None = None,
+    state_file: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    external_data: bool | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> DistillResult:
+    """Train a model's weights until its outputs are those of its teachers, as far as they can be.
+
+    Args:
+        source: the student: a path, the bytes of a model, an `onnx.ModelProto` or an `ir.Model`.
+        teachers: models of the same interface; a mapping gives each a weight.
+        data: unlabelled inputs: what `read_feeds` takes, repeatable.
+        output: where to write the result.
+        training: how to train.
+        samples: how many samples to read; None for all.
+        metric: `module:function` or a function of `run`, measured before and after.
+        state_file: where training keeps its state after each epoch, and goes on from.
+        overwrite: let `output` replace a file.
+        external_data: keep weights in a file of their own; None decides by size and source.
+        progress: called with a line about what is being done.
+
+    Raises:
+        UsageError: PyTorch is missing, an option is wrong, the data is too small or cannot be
+            read again, or the model cannot be trained.
+        EquivalenceError: PyTorch computes something else than ONNX Runtime.
+        OutputError: the result cannot be written.
+    """
+    started = time.perf_counter()
+    tell = progress or (lambda _: None)
+    how = training or Training()
+    parts = _import_torch()
+    if output is not None:
+        check_output(source, output, overwrite)
+        output = Path(output).absolute()
+    tell("loading")
+    student = load_valid(source)
+    described = described_values(student)
+    infer_shapes(student)
+    models = _teachers(teachers, student)
+    feeds = _read(data, student, samples)
+    count = sum(1 for _ in feeds)
+    if not count or not feeds.held_out:
+        raise UsageError(f"{count} samples are too few to train on and to hold some out; give more")
+    parts.torch.manual_seed(how.seed)
+    if how.threads:
+        parts.torch.set_num_threads(how.threads)
+    network = parts.network.Network(student, fixed=how.fixed)
+    inner = _inner(student, models[0][0], how.inner)
+    targets = parts.losses.targets_of(
+        student, inner, temperature=how.temperature, inner_weight=how.inner_weight
+    )
+    if not targets.scores and not targets.values:
+        raise UsageError("the model has no outputs of floats, so there is nothing to train towards")
+    tell("comparing PyTorch with ONNX Runtime")
+    _compare(network, student, feeds.held_out[0], parts.torch)
+    runs = [(_run(model, targets.names, inner), weight) for model, weight in models]
+    before = _figure(metric, student)
+    recipe = parts.training.Recipe(
+        how.epochs,
+        how.batch,
+        how.rate,
+        parts.batches.read_augmentations(how.augment),
+        how.seed,
+    )
+    steps = -(-count // how.batch)
+    trainer = parts.training.Trainer(
+        network, runs, targets, recipe, steps=steps, joined=_is_batched(student)
+    )
+    best = trainer.run(feeds, feeds.held_out, state_file=state_file, progress=tell)
+    network.write_back(student)
+    tell("comparing PyTorch with ONNX Runtime")
+    _compare(network, student, feeds.held_out[0], parts.torch)
+    report = DistillReport(
+        trainer.epochs,
+        best.number,
+        (count, len(feeds.held_out)),
+        len(network.weights),
+        inner,
+    )
+    if before is not None:
+        after = _figure(metric, student)
+        report.metric = (before[0], before[1], after[1] if after else float("nan"))
+    forget_inferred(student, described)
+    given, report.file_bytes = give_back(student, source, output, overwrite, external_data, tell)
+    report.output = None if output is None else os.fspath(output)
+    report.seconds = time.perf_counter() - started
+    return DistillResult(given, report)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    torch: Any
+    batches: Any
+    losses: Any
+    network: Any
+    training: Any
+
+
+def _import_torch() -> _Parts:
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError(
+            "distilling needs PyTorch: pip install 'graphopt[distill]' (or torch itself)"
+        ) from error
+    from graphopt.distillation import batches, losses, network, training
+
+    return _Parts(torch, batches, losses, network, training)
+
+
+def _teachers(given: Any, student: ir.Model) -> list[tuple[ir.Model, float]]:
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    elif isinstance(given, list | tuple):
+        pairs = [(teacher, 1.0) for teacher in given]
+    else:
+        pairs = [(given, 1.0)]
+    if not pairs or any(not weight > 0 for _, weight in pairs):
+        raise UsageError("give at least one teacher, and weights above 0")
+    loaded = []
+    for source, weight in pairs:
+        teacher = load_valid(source)
+        infer_shapes(teacher)
+        ours, theirs = interface_of(student), interface_of(teacher)
+        names = [
+            [{name for name, _ in s.inputs}, {name for name, _ in s.outputs}]
+            for s in (ours, theirs)
+        ]
+        if names[0] != names[1]:
+            raise UsageError("a teacher must have the inputs and outputs of the student, by name")
+        loaded.append((teacher, float(weight)))
+    return loaded
+
+
+def _read(data: Any, student: ir.Model, limit: int | None) -> _Data:
+    from graphopt.runtime import read_feeds
+
+    reader = read_feeds(data, model=student)
+    if not reader.repeatable:
+        raise UsageError(
+            "training reads the data once per epoch: give a file, a list or a function"
+        )
+    every = itertools.islice(iter(reader), limit)
+    held = itertools.islice(every, 0, _HELD_OUT * _MOST_HELD_OUT, _HELD_OUT)
+    return _Data(reader, limit, list(held))
+
+
+def _is_batched(model: ir.Model) -> bool:
+    """Whether all inputs have a free first dim, so that samples can be joined."""
+    return all(
+        value.shape is not None and len(value.shape) > 0 and not isinstance(value.shape[0], int)
+        for value in model.graph.inputs
+        if not value.is_initializer()
+    )
+
+
+def _inner(student: ir.Model, teacher: ir.Model, names: Sequence[str]) -> tuple[str, ...]:
+    sides = [
+        {value.name: value for node in model.graph for value in node.outputs}
+        for model in (student, teacher)
+    ]
+    for name in names:
+        first, second = (side.get(name) for side in sides)
+        if first is None or second is None:
+            raise UsageError(f"both models must have the tensor '{name}'")
+        if first.shape is None or second.shape is None or str(first.shape) != str(second.shape):
+            raise UsageError(
+                f"the tensor '{name}' is {first.shape} in the student and {second.shape} in the "
+                "teacher: only tensors of one shape can be compared"
+            )
+    return tuple(names)
+
+
+def _run(model: ir.Model, names: Sequence[str], inner: Sequence[str]) -> Teacher:
+    from graphopt.runtime import Session
+
+    have = {value.name for node in model.graph for value in node.outputs}
+    session = Session(model, optimized=True, outputs=[name for name in inner if name in have])
+    wanted = [name for name in names if name in have]
+    return lambda feed: session.run(feed, wanted)
+
+
+def _compare(network: Any, model: ir.Model, feed: Feed, torch: Any) -> None:
+    from graphopt.runtime import Session
+
+    expected = Session(model).run(feed)
+    network.training = False
+    with torch.no_grad():
+        actual = network({name: torch.from_numpy(np.array(v)) for name, v in feed.items()})
+    for name, value in expected.items():
+        scale = float(np.abs(value).max()) or 1.0
+        found = actual[name].numpy()
+        if found.shape != value.shape or np.abs(found - value).max() > _CLOSE * scale:
+            raise EquivalenceError(
+                f"PyTorch gives another '{name}' than ONNX Runtime: this model cannot be trained"
+            )
+
+
+def _figure(metric: str | Callable[..., float] | None, model: ir.Model) -> tuple[str, float] | None:
+    if metric is None:
+        return None
+    if not callable(metric) and ":" not in metric:
+        raise UsageError(f"the metric '{metric}' is no module:function")
+    read = read_metric(metric, original=model, data=())
+    return read.name, read.measure(model)

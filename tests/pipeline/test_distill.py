@@ -1,0 +1,141 @@
+"""Training a pruned model towards the original's outputs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphopt.errors import UsageError
+from graphopt.graph import load, verify
+from graphopt.pipeline.distill import Training, distill
+from graphopt.pipeline.prune import prune
+from graphopt.runtime import Session
+
+QUICK = Training(epochs=2, batch=8, rate=3e-3, threads=1)
+
+
+class StoppedError(Exception):
+    """Stands for the key that interrupts a command."""
+
+
+@pytest.fixture(scope="module")
+def teacher(fixtures: Path) -> Path:
+    return fixtures / "digits_resnet.onnx"
+
+
+@pytest.fixture(scope="module")
+def data(fixtures: Path) -> Path:
+    return fixtures / "digits_test.npz"
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("distill") / "student.onnx"
+    prune(teacher, output=target, ratio=0.5, repair=False)
+    return target
+
+
+def test_without_torch_it_says_what_to_install(
+    student: Path, teacher: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(UsageError, match=r"pip install 'graphopt\[distill\]'"):
+        distill(student, teacher, data)
+
+
+def test_the_student_comes_closer_and_keeps_its_form(
+    student: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    target = tmp_path / "out.onnx"
+    report = distill(student, teacher, data, output=target, training=QUICK).report
+    before, *after = report.epochs
+    assert min(epoch.held_out for epoch in after) < 0.7 * before.held_out
+    assert report.best > 0
+    old, new = load(student), load(target)
+    assert verify(new) == []
+    assert [n.op_type for n in old.graph] == [n.op_type for n in new.graph]
+    assert {k: v.shape for k, v in old.graph.initializers.items()} == {
+        k: v.shape for k, v in new.graph.initializers.items()
+    }
+    images = np.load(data)["image"][:100]
+    runs = [Session(load(path)).run({"image": images}) for path in (teacher, student, target)]
+    expected, *found = (next(iter(run.values())) for run in runs)
+    errors = [float(np.square(one - expected).mean()) for one in found]
+    assert errors[1] < errors[0]
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    student: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    whole, resumed, state = (tmp_path / name for name in ("a.onnx", "b.onnx", "state"))
+    distill(student, teacher, data, output=whole, training=QUICK)
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 2"):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        distill(student, teacher, data, training=QUICK, state_file=state, progress=stop)
+    distill(student, teacher, data, output=resumed, training=QUICK, state_file=state)
+    assert whole.read_bytes() == resumed.read_bytes()
+    with pytest.raises(UsageError, match="of another training"):
+        distill(student, teacher, data, training=Training(epochs=3), state_file=state)
+
+
+def test_training_that_makes_it_worse_is_not_kept(
+    student: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    target = tmp_path / "out.onnx"
+    wild = Training(epochs=1, batch=16, rate=30.0)
+    report = distill(student, teacher, data, output=target, training=wild).report
+    assert report.best == 0
+    weights = [
+        {k: v.const_value.numpy() for k, v in load(path).graph.initializers.items()}
+        for path in (student, target)
+    ]
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_several_teachers_inner_tensors_and_fixed_weights(
+    student: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    small = load(student)
+    shapes = {v.name: str(v.shape) for n in load(teacher).graph for v in n.outputs}
+    fixed = next(name for name, v in small.graph.initializers.items() if v.const_value.size > 100)
+    target = tmp_path / "out.onnx"
+    logits = small.graph.outputs[0].name
+    training = Training(epochs=1, batch=16, inner=(logits,), fixed=(fixed,))
+    report = distill(
+        student, {teacher: 2.0, student: 1.0}, data, output=target, training=training
+    ).report
+    assert logits in shapes
+    assert report.inner == (logits,)
+    before, after = (load(p).graph.initializers[fixed].const_value for p in (student, target))
+    assert (before.numpy() == after.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"inner": ("nothing",)}, "both models must have the tensor 'nothing'"),
+        ({"augment": ("rotate",)}, "neither 'mirror' nor 'shift=N'"),
+    ],
+)
+def test_what_is_asked_wrongly(
+    student: Path, teacher: Path, data: Path, changes: dict[str, tuple[str, ...]], reason: str
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    with pytest.raises(UsageError, match=reason):
+        distill(student, teacher, data, training=Training(**changes))
+
+
+def test_another_interface_is_no_teacher(student: Path, teacher: Path, data: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    other = load(teacher)
+    other.graph.outputs[0].name = "something_else"
+    with pytest.raises(UsageError, match="inputs and outputs of the student"):
+        distill(student, other, data)
