@@ -1,7 +1,7 @@
 """Nodes, time, memory and latency of what graphopt makes, beside other optimizers.
 
     python tools/bench_optimize.py [MODEL.onnx ...] [--what nodes time latency] [--rounds 5]
-                                   [--onnxscript PYTHON] [--page]
+                                   [--onnxscript PYTHON] [--tools NAME ...] [--page]
 
 By default the zoo, then every export in build/exports and its folder `architectures`. Each
 command is a fresh process with warm bytecode; rounds are interleaved, so that a slow spell of
@@ -101,13 +101,13 @@ def _nodes(path: Path) -> int:
     return count_nodes(onnx.load(path, load_external_data=False))
 
 
-def measure_nodes(source: Path, onnxscript: str | None) -> Found:
+def measure_nodes(source: Path, onnxscript: str | None, tools: list[str]) -> Found:
     """Nodes of the model, and of what each tool makes of it; None where the tool fails."""
     found: Found = {"before": _nodes(source)}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.onnx"
         for name, command in _commands(source, target, onnxscript).items():
-            if name == "graphopt, checked":
+            if name == "graphopt, checked" or (tools and name not in tools):
                 continue
             target.unlink(missing_ok=True)
             try:
@@ -179,6 +179,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of --what time")
     parser.add_argument("--seconds", type=float, default=4.0, help="each latency takes this long")
     parser.add_argument("--onnxscript", metavar="PYTHON", help="a Python that has onnxscript")
+    parser.add_argument(
+        "--tools", nargs="+", default=[], metavar="NAME", help="count what these tools make only"
+    )
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md")
     arguments = parser.parse_args()
     record: dict[str, Found] = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
@@ -186,7 +189,8 @@ def main() -> int:
     for path in models if arguments.what else ():
         found = record.setdefault(path.stem, {"megabytes": path.stat().st_size / 1e6})
         if "nodes" in arguments.what:
-            found["nodes"] = measure_nodes(path, arguments.onnxscript)
+            counted = measure_nodes(path, arguments.onnxscript, arguments.tools)
+            found["nodes"] = found.get("nodes", {}) | counted
         if "time" in arguments.what:
             found["time"] = measure_time(path, arguments.rounds)
         if "latency" in arguments.what:
