@@ -1,0 +1,171 @@
+"""Prune ResNet-56 and train what is left towards the original, without labels.
+
+    python tools/bench_distill.py [--speedups 2.1 3] [--epochs 5] [--rate 1e-3] [--threads N] [--write]
+
+Needs PyTorch (`pip install 'graphopt[distill]'`) and the zoo. The student is pruned and repaired
+on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
+random, against the original's outputs. The unpruned model is trained the same way as a control.
+Figures are top-1 on the zoo's test images, and how many answers became right and wrong. Models and
+the state of each training are kept in build/distill, so that an interrupted run goes on. `--write`
+puts the table between the marks of docs/benchmarks.md.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from graphopt.graph import load  # noqa: E402 - the line above finds it
+from graphopt.pipeline.distill import Training, distill  # noqa: E402
+from graphopt.pipeline.prune import prune  # noqa: E402
+from graphopt.runtime import Session  # noqa: E402
+from tests.conftest import ZOO  # noqa: E402
+from tests.zoo_models import loader  # noqa: E402
+
+NAME = "cifar_resnet56"
+WORK = ROOT / "build" / "distill"
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN = "<!-- distillation: made by tools/bench_distill.py -->"
+END = "<!-- end of distillation -->"
+CALIBRATION = 1024
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One student: top-1 of the original, after pruning and after training, in percent."""
+
+    student: str
+    macs: float
+    original: float
+    pruned: float
+    distilled: float
+    gained: int
+    lost: int
+    epochs: int
+    seconds: float
+
+
+def training_images(module: Any) -> np.ndarray:
+    """The training side, as the model takes it: [10000, 3, 32, 32], in a fixed random order."""
+    images = np.load(Path(module.D) / "cifar10_train10k.npz")["x"]
+    images = images[np.random.default_rng(0).permutation(len(images))]
+    scaled = (images.astype(np.float32) / 255 - module.IM) / module.IS
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def answers(module: Any, path: Path) -> np.ndarray:
+    """Whether each test image is classified right."""
+    session = Session(load(path), optimized=True)
+    right = []
+    for feed, labels in module.batches(NAME):
+        (scores,) = session.run(feed).values()
+        right.append(scores.argmax(-1) == labels)
+    return np.concatenate(right)
+
+
+def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Namespace) -> Row:
+    """Prune by a factor (1: not at all), train, and measure."""
+    original = ZOO / "models" / f"{NAME}.onnx"
+    student = original
+    if speedup > 1:
+        student = WORK / f"{NAME}-{speedup:g}.onnx"
+        if not student.is_file():
+            feeds = [
+                {"input": images[start : start + BATCH]} for start in range(0, CALIBRATION, BATCH)
+            ]
+            prune(
+                original,
+                output=student,
+                target_macs=f"{100 / speedup:.2f}%",
+                calibration=feeds,
+                progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
+            )
+    key = f"{speedup:g}-{options.epochs}-{options.rate:g}-{options.temperature:g}"
+    trained = WORK / f"{NAME}-{key}-distilled.onnx"
+    started = time.perf_counter()
+
+    training = Training(
+        epochs=options.epochs,
+        rate=options.rate,
+        temperature=options.temperature,
+        augment=("mirror", "shift=4"),
+        threads=options.threads,
+    )
+    report = distill(
+        student,
+        original,
+        {"input": images},
+        output=trained,
+        training=training,
+        state_file=WORK / f"{key}.state",
+        overwrite=True,
+        progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
+    ).report
+    before, pruned, after = (answers(module, path) for path in (original, student, trained))
+    return Row(
+        "unpruned (control)" if speedup == 1 else f"pruned {speedup:g}x",
+        speedup,
+        100 * float(before.mean()),
+        100 * float(pruned.mean()),
+        100 * float(after.mean()),
+        int((after & ~before).sum()),
+        int((before & ~after).sum()),
+        report.best,
+        time.perf_counter() - started,
+    )
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """The table."""
+    lines = [
+        (
+            "| student | original, top-1 | pruned and repaired | distilled | change, points "
+            "| became right / wrong |"
+        ),
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.student} | {r.original:.2f} | {r.pruned:.2f} | {r.distilled:.2f} "
+        f"| {r.distilled - r.original:+.2f} | {r.gained} / {r.lost} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Judge pruning and distillation.")
+    parser.add_argument("--speedups", nargs="+", type=float, default=[1.0, 2.1, 3.0])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--temperature", type=float, default=4.0)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
+    options = parser.parse_args()
+    if not (ZOO / "MANIFEST.json").is_file():
+        print("the zoo is not there", file=sys.stderr)
+        return 2
+    WORK.mkdir(parents=True, exist_ok=True)
+    module = loader(ZOO)
+    images = training_images(module)
+    rows = [row(module, speedup, images, options) for speedup in options.speedups]
+    print(json.dumps([asdict(r) for r in rows], indent=1) if options.json else as_markdown(rows))
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        before, _, rest = page.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(f"{before}{BEGIN}\n{as_markdown(rows)}{END}{after}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
