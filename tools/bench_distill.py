@@ -2,7 +2,7 @@
 
     python tools/bench_distill.py [--speedups 2.1 3] [--epochs 5] [--rate 1e-3] [--threads N] [--write]
 
-Needs PyTorch (`pip install 'graphopt[distill]'`) and the zoo. The student is pruned and repaired
+Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
 random, against the original's outputs. The unpruned model is trained the same way as a control.
 Figures are top-1 on the zoo's test images, and how many answers became right and wrong. Models and
