@@ -1,6 +1,6 @@
 """Prune ResNet-56 and train what is left towards the original, without labels.
 
-    python tools/bench_distill.py [--speedups 2.1 3] [--epochs 5] [--rate 1e-3] [--threads N] [--write]
+    python tools/bench_distill.py [--speedups 2.1 3] [--epochs 5] [--rate 1e-3] [--json] [--write]
 
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
