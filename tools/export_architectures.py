@@ -45,7 +45,7 @@ def _vision(name: str, **options: Any) -> Callable[[], Any]:
     def build() -> Any:
         import torchvision
 
-        return getattr(torchvision.models, name)(weights=None, **options)
+        return getattr(torchvision.models, name)(**options)
 
     return build
 

@@ -7,7 +7,7 @@ from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
-from graphopt_passes.eliminate_zero_biases import EliminateZeroBiases
+from graphopt_passes.eliminate_zero_terms import EliminateZeroTerms
 from graphopt_passes.equalize_channels import EqualizeChannels
 from graphopt_passes.fold_constants import FoldConstants
 from graphopt_passes.fold_reshape_targets import FoldReshapeTargets
@@ -23,6 +23,7 @@ from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
 from graphopt_passes.insert_qdq import InsertQdq
 from graphopt_passes.merge_casts import MergeCasts
+from graphopt_passes.merge_constant_arithmetic import MergeConstantArithmetic
 from graphopt_passes.merge_movements import MergeMovements
 from graphopt_passes.merge_slices import MergeSlices
 from graphopt_passes.onnxsim import Onnxsim
@@ -40,7 +41,7 @@ PASSES = (
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
-    EliminateZeroBiases,
+    EliminateZeroTerms,
     EqualizeChannels,
     FoldConstants,
     FoldReshapeTargets,
@@ -56,6 +57,7 @@ PASSES = (
     InlineConstantBranches,
     InsertQdq,
     MergeCasts,
+    MergeConstantArithmetic,
     MergeMovements,
     MergeSlices,
     Onnxsim,

@@ -1,11 +1,14 @@
-"""Leave out what adds zero to a sum of products.
+"""Leave out what adds zero where it makes no difference but to the sign of a zero.
 
     MatMul(x, w) + 0                 ->  MatMul(x, w)               in either order, and - 0
+    Softmax(x + 0)                   ->  Softmax(x)                 and others
     Conv(x, w, 0), Gemm(x, w, 0)     ->  Conv(x, w), Gemm(x, w)     and ConvTranspose
 
-The numbers differ where the sum of products is -0.0 alone, which takes every product to be -0.0
-(or too small for a float), so this is no exact rewrite. Declined where the zeros may
-stretch the product, and for Gemm below opset 11, which needs its bias.
+x + 0.0 differs from x for x = -0.0 alone. A sum of products is -0.0 only where every product is
+(or is too small for a float), and Softmax, LayerNormalization, Exp and comparisons make the same
+of both zeros. Elsewhere the difference could grow to that of two infinities, and the addition
+stays. Declined where the zeros may stretch the other operand, and for Gemm below opset 11,
+which needs its bias.
 """
 
 from __future__ import annotations
@@ -40,19 +43,28 @@ def _is_zero(value: ir.Value) -> bool:
     return array is not None and bool(array.flat[0] == 0) and not bool(array.any())
 
 
-_PRODUCT = op(("MatMul", "Gemm", "Conv", "ConvTranspose"), label="product", shared=True)
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_FORGETFUL = frozenset(
+    {
+        *_PRODUCTS,
+        *("Cos", "Cosh", "Exp", "LayerNormalization", "LogSoftmax", "Sigmoid", "Softmax"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+    }
+)
+"""Operators that compute the same from both zeros; of products as above."""
+
 _ZERO = constant("zero", where=_is_zero)
 
 
 @dataclass(frozen=True)
-class EliminateZeroBiases(RewritePass):
+class EliminateZeroTerms(RewritePass):
     """Leave out what adds zero to a matrix product or a convolution."""
 
-    name = "eliminate-zero-biases"
+    name = "eliminate-zero-terms"
     promise = Promise.EQUIVALENT
     patterns = (
-        op("Add", _PRODUCT, _ZERO, commutative=True),
-        op("Sub", _PRODUCT, _ZERO),
+        op("Add", variable("data"), _ZERO, commutative=True),
+        op("Sub", variable("data"), _ZERO),
         op(("Conv", "ConvTranspose", "Gemm"), variable(), variable(), _ZERO),
     )
 
@@ -65,19 +77,34 @@ class EliminateZeroBiases(RewritePass):
             kept = [held for held in root.attributes.values() if held.name != "beta"]
             rewriter.replace(root, rewriter.node(root.op_type, root.inputs[:2], kept))
             return
-        product = match.node("product").outputs[0]
-        _check_shape(zero, product)
-        rewriter.replace(root, product)
+        data = match.value("data")
+        if not _is_product(data) and not _is_forgotten(root.outputs[0]):
+            raise NotApplicable("the sign of a zero may matter")
+        _check_shape(zero, data)
+        rewriter.replace(root, data)
 
 
-def _check_shape(zero: ir.Value, product: ir.Value) -> None:
-    dims, shape = known_shape(zero), known_shape(product)
+def _is_product(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type in _PRODUCTS and producer.domain == ""
+
+
+def _is_forgotten(value: ir.Value) -> bool:
+    """Whether all that read a value compute the same from both zeros."""
+    users = value.uses()
+    return not value.is_graph_output() and all(
+        usage.node.op_type in _FORGETFUL and usage.node.domain == "" for usage in users
+    )
+
+
+def _check_shape(zero: ir.Value, data: ir.Value) -> None:
+    dims, shape = known_shape(zero), known_shape(data)
     if dims is None or (shape is None and len(dims) > 0):
-        raise NotApplicable(f"the shape of '{product.name}' is not known")
+        raise NotApplicable(f"the shape of '{data.name}' is not known")
     if shape is None:
         return
     if len(dims) > len(shape):
         raise NotApplicable(f"'{zero.name}' raises the rank")
     for dim, own in zip(reversed(dims), reversed(shape), strict=False):
         if dim != 1 and not same_dim(dim, own):
-            raise NotApplicable(f"'{zero.name}' may stretch the product")
+            raise NotApplicable(f"'{zero.name}' may stretch the other operand")
