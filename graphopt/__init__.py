@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from graphopt.graph import load, save, verify
     from graphopt.pipeline import QuantizeResult, Result, bisect, compare, optimize, quantize
+    from graphopt.pipeline.prune import PruneResult, prune
     from graphopt.plugin import Pass, Promise, RewritePass
     from graphopt.report import Report
 
@@ -43,6 +44,7 @@ __all__ = [
     "Pass",
     "PassError",
     "Promise",
+    "PruneResult",
     "QuantizeResult",
     "Report",
     "Result",
@@ -57,6 +59,7 @@ __all__ = [
     "estimate_cost",
     "load",
     "optimize",
+    "prune",
     "quantize",
     "save",
     "verify",
@@ -74,6 +77,8 @@ _HOME = {
     "compare": "graphopt.pipeline",
     "optimize": "graphopt.pipeline",
     "quantize": "graphopt.pipeline",
+    "PruneResult": "graphopt.pipeline.prune",
+    "prune": "graphopt.pipeline.prune",
     "Pass": "graphopt.plugin",
     "Promise": "graphopt.plugin",
     "RewritePass": "graphopt.plugin",

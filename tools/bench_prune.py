@@ -1,7 +1,7 @@
 """Prune models of the zoo without fine-tuning, and hold what is left against the original.
 
     python tools/bench_prune.py [NAME ...] [--zoo DIR] [--methods M ...] [--speedups X ...]
-                                [--samples N] [--test N] [--json FILE]
+                                [--samples N] [--test N] [--again] [--write]
 
 For each model, method and reduction of the MACs one row: the task's measure, its change, how many
 answers changed for the better and for the worse (paired, where there are labels), and seconds,
@@ -12,6 +12,9 @@ second-order importance, repaired; `l1 alone` and `l1 merged` see no data: the s
 group, without repair and with data-free merging. Data to calibrate on and to test on are disjoint:
 the CIFAR training side and test images; photos of Set68 and Set12; elsewhere the zoo's samples,
 split by a seeded shuffle.
+
+Rows are kept in build/prune, one file each, and made anew with --again; --write puts the tables of
+all that are kept into docs/benchmarks.md.
 """
 
 import argparse
@@ -44,6 +47,10 @@ from graphopt.runtime import Feed, Session  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
 from tests.zoo_models import loader  # noqa: E402
 
+WORK = ROOT / "build" / "prune"
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN = "<!-- prune: made by tools/bench_prune.py -->"
+END = "<!-- end of prune -->"
 SEED = 0
 BATCH = 32
 METHODS = (*MEASURES, "one-share", "l1 alone", "l1 merged")
@@ -54,7 +61,9 @@ SPEEDUPS = {
     "mobilenetv2_tv_deq": (1.2, 1.5),
     "mobilenet_v1_0.5_160_deq": (1.2, 1.5),
 }
-UNITS = {"top1": ("points", 100.0), "plate": ("points", 100.0), "psnr": ("dB", 1.0)}
+SCALES = {"top1": 100.0, "plate": 100.0, "psnr": 1.0}
+
+UNMADE = (0.0, 0.0, 0.0, None, None, 0.0)
 
 Kept = dict[str, np.ndarray]
 Sample = tuple[Feed, Any]
@@ -68,11 +77,17 @@ class Row:
     method: str
     wanted: float
     reached: float
+    before: float
     measure: float
-    change: float
     gained: int | None
     lost: int | None
     seconds: float
+
+    @property
+    def file(self) -> Path:
+        """Where the row is kept."""
+        method = self.method.replace(" ", "-")
+        return WORK / f"{self.model}-{self.wanted:g}-{method}.json"
 
 
 def data_of(
@@ -193,15 +208,15 @@ class Subject:
             repair(pruned, self.model, self.feeds, kept_indices(self.groups, kept), seed=SEED)
         seconds = shared + time.perf_counter() - started
         value, right = measured(self.module, self.name, pruned, self.pairs)
-        scale = UNITS[self.module.B[self.name][1]][1]
+        scale = SCALES[self.module.B[self.name][1]]
         paired = list(zip(self.right, right, strict=True))
         return Row(
             self.name,
             method,
             speedup,
             self.costs.macs_before / self.costs.macs(counts_of(kept)),
+            self.before * scale,
             value * scale,
-            (value - self.before) * scale,
             sum(new and not old for old, new in paired) if right else None,
             sum(old and not new for old, new in paired) if right else None,
             seconds,
@@ -234,21 +249,49 @@ def bisected(at: Callable[[float], Kept], enough: Callable[[Kept], bool]) -> Kep
     return at(high)
 
 
-def table(subject: Subject, rows: list[Row]) -> Iterator[str]:
-    """The rows of one model as markdown."""
-    unit = UNITS[subject.module.B[subject.name][1]][0]
-    scale = UNITS[subject.module.B[subject.name][1]][1]
-    tested = f"{subject.name}: original {subject.before * scale:.2f}, on {len(subject.pairs)} feeds"
-    yield f"\n{tested}\n"
-    yield f"| method | fewer MACs | measure | change ({unit}) | became right | became wrong | s |"
-    yield "|--|--|--|--|--|--|--|"
-    for row in rows:
-        flips = "-" if row.gained is None else str(row.gained)
-        lost = "-" if row.lost is None else str(row.lost)
-        yield (
-            f"| {row.method} | {row.reached:.2f}x | {row.measure:.2f} | {row.change:+.2f} | "
-            f"{flips} | {lost} | {row.seconds:.0f} |"
-        )
+def kept_rows() -> list[Row]:
+    """All rows that were made, in the order of models, methods and reductions."""
+    rows = [Row(**json.loads(path.read_text(encoding="utf-8"))) for path in WORK.glob("*.json")]
+    models = list(SPEEDUPS)
+    return sorted(
+        (row for row in rows if row.model in models),
+        key=lambda row: (models.index(row.model), METHODS.index(row.method), row.wanted),
+    )
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """The rows of one model as markdown: a line for each method."""
+    first = rows[0]
+    unit, decimals = ("points", 1) if first.gained is not None else ("dB", 2)
+    speedups = sorted({row.wanted for row in rows})
+    yield f"**{first.model}**, original {first.before:.2f}; change in {unit}\n"
+    yield "| method |" + "".join(f" {speedup:g}x |" for speedup in speedups) + " s |"
+    yield "|---|" + "---:|" * (len(speedups) + 1)
+    for method in dict.fromkeys(row.method for row in rows):
+        found = {row.wanted: row for row in rows if row.method == method}
+        cells = [
+            _cell(found[speedup], decimals) if speedup in found else "" for speedup in speedups
+        ]
+        seconds = max(row.seconds for row in found.values())
+        yield f"| {method} |" + "".join(f" {cell} |" for cell in cells) + f" {seconds:.0f} |"
+
+
+def _cell(row: Row, decimals: int) -> str:
+    flips = "" if row.gained is None else f" (+{row.gained} -{row.lost})"
+    return f"{row.measure - row.before:+.{decimals}f}{flips}"
+
+
+def write_page(rows: list[Row]) -> None:
+    """Put the tables between the markers of the page."""
+    tables = [
+        "\n".join(table([row for row in rows if row.model == model]))
+        for model in dict.fromkeys(row.model for row in rows)
+    ]
+    text = "\n\n".join(tables)
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -260,20 +303,26 @@ def main() -> int:
     parser.add_argument("--speedups", nargs="+", type=float)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--test", type=int)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    found: list[Row] = []
+    WORK.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or SPEEDUPS:
+        wanted = [
+            (method, speedup)
+            for method in arguments.methods
+            for speedup in arguments.speedups or SPEEDUPS.get(name, (1.5,))
+            if arguments.again or not Row(name, method, speedup, *UNMADE).file.exists()
+        ]
+        if not wanted:
+            continue
         subject = Subject(arguments.zoo, name, arguments.samples, arguments.test)
-        rows = []
-        for speedup in arguments.speedups or SPEEDUPS.get(name, (1.5,)):
-            for method in arguments.methods:
-                rows.append(subject.row(method, speedup))
-                print(f"  {asdict(rows[-1])}", file=sys.stderr, flush=True)
-        found += rows
-        print("\n".join(table(subject, rows)), flush=True)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
+        for method, speedup in wanted:
+            row = subject.row(method, speedup)
+            row.file.write_text(json.dumps(asdict(row), indent=1) + "\n", encoding="utf-8")
+            print(asdict(row), flush=True)
+    if arguments.write:
+        write_page(kept_rows())
     return 0
 
 

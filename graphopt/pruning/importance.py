@@ -16,7 +16,7 @@ import numpy as np
 
 from graphopt.graph import ir
 from graphopt.pruning.groups import CouplingGroup, Groups
-from graphopt.pruning.statistics import Layer, layers_of
+from graphopt.pruning.linear_layers import Layer, layers_of
 from graphopt.runtime import SecondMoment
 
 RIDGE = 1e-4

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphopt.graph import constant_array, ir
 from graphopt.pruning.groups import CouplingGroup, Groups
-from graphopt.pruning.statistics import Layer, layers_of
+from graphopt.pruning.linear_layers import Layer, layers_of
 
 
 def geometric_median_scores(model: ir.Model, groups: Groups) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import clone, ir
 from graphopt.pruning.groups import CouplingGroup, Groups
 from graphopt.pruning.importance import RIDGE, Ranking, covariance_of
-from graphopt.pruning.statistics import Layer, layers_of
+from graphopt.pruning.linear_layers import Layer, layers_of
 from graphopt.pruning.surgery import prune
 from graphopt.runtime import Feed, SecondMoment, Session
 

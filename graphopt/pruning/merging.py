@@ -17,7 +17,7 @@ import numpy as np
 
 from graphopt.graph import ir
 from graphopt.pruning.groups import CouplingGroup, Groups, Kept, check_kept
-from graphopt.pruning.statistics import Layer, layers_of
+from graphopt.pruning.linear_layers import Layer, layers_of
 
 RIDGE = 1e-2
 """Relative to the mean squared length of a filter: how much a combination must explain."""

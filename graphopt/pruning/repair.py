@@ -16,18 +16,12 @@ import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
+from graphopt.pruning.linear_layers import Layer, layers_of
 from graphopt.pruning.propagation.place import node_name
 from graphopt.pruning.repair_solve import RIDGE, Rows, fitted
 from graphopt.pruning.repair_targets import Aim, aims_of
 from graphopt.pruning.repair_walk import Walk
-from graphopt.pruning.statistics import (
-    MAX_COLUMNS,
-    Layer,
-    drawn,
-    drawn_each,
-    gathered_rows,
-    layers_of,
-)
+from graphopt.pruning.statistics import MAX_COLUMNS, drawn, drawn_each, gathered_rows
 from graphopt.rewrite import NotApplicable
 from graphopt.runtime import Feed
 
@@ -56,7 +50,7 @@ def repair(
     feeds: Sequence[Feed],
     kept: KeptIndices,
     *,
-    rows_per_column: int = 100,
+    rows_per_column: int = 40,
     ridge: float = RIDGE,
     max_bytes: int = 2 << 30,
     seed: int = 0,

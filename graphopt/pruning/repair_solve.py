@@ -10,15 +10,16 @@ and none raises the objective (of entries within the bounds the unclipped error 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-RIDGE = 1e-4
+RIDGE = 1e-3
 """How strongly weights are held where they were, relative to the mean diagonal of X^T X."""
 
 _ROUNDS = 8
+_SETTLED = 0.01
+"""Rounds end where they move the numbers by less, relative to the change so far."""
 _CHUNK = 1 << 14
 
 
@@ -79,62 +80,78 @@ def fitted(
     groups, count, columns = rows.x.shape
     outputs = matrix.shape[2]
     old = np.concatenate([matrix, bias.reshape(groups, 1, outputs)], axis=1)
-    gram = np.zeros((groups, columns + 1, columns + 1))
-    # Columns less their means leave the bias by itself; where it is fixed, nothing takes means up.
-    mean = rows.x.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    if not fit_bias:
-        mean[:] = 0.0
-    for part in _parts(rows.x, mean):
-        gram += np.matmul(part.transpose(0, 2, 1), part)
+    x, mean = _centred(rows.x, centre=fit_bias)
+    gram = _product(x, x)
     level = np.trace(gram[:, :columns, :columns], axis1=1, axis2=2) / columns
     hold = np.zeros((groups, columns + 1))
     hold[:, :columns] = (ridge * np.maximum(level, 1e-30))[:, None]
     if not fit_bias:
         hold[:, columns] = 1e12 * max(count, 1)
-    left = gram + hold[:, :, None] * np.eye(columns + 1)
-    inverse = np.linalg.inv(left)
+    inverse = np.linalg.inv(gram + hold[:, :, None] * np.eye(columns + 1))
     target = rows.target.reshape(count, groups, outputs).transpose(1, 0, 2)
     branch: np.ndarray | float = 0.0
     if rows.branch is not None:
         branch = rows.branch.reshape(count, groups, outputs).transpose(1, 0, 2)
     total = target + branch
-    # What is solved for is the change: rounding in the sums then touches that alone.
-    start_from = _applied(rows.x, old)
+    shift = old.copy()
+    shift[:, -1:] += mean @ old[:, :-1]
+    # Everything is counted from what the old numbers give: rounding then touches the change alone.
+    start = _applied(x, shift) + branch
     below, above = total <= low, total >= high
     bounded = bool(below.any() or above.any())
-    numbers = old
-    aim = target
+    missing, now, near = total - start, start, start
+    change = np.zeros_like(old)
     for round_ in range(_ROUNDS if bounded else 1):
-        if bounded:
-            now = _applied(rows.x, numbers) + branch
-            aim = np.where(below, np.minimum(now, low), total)
-            aim = np.where(above, np.maximum(now, high), aim) - branch
-            if round_ == 0:
-                # The first round takes every target as it is: the old numbers are far off.
-                aim = target
-        product = np.zeros((groups, columns + 1, outputs))
-        missing = aim - start_from
-        for start, part in zip(range(0, count, _CHUNK), _parts(rows.x, mean), strict=True):
-            product += np.matmul(part.transpose(0, 2, 1), missing[:, start : start + _CHUNK])
-        change = inverse @ product
-        change[:, -1:] -= mean @ change[:, :-1]
-        numbers = old + change
+        if round_:
+            aim = np.where(below, np.minimum(near, low), total)
+            missing = np.where(above, np.maximum(near, high), aim) - start
+        found = inverse @ _product(x, missing)
+        last, now = now, start + _applied(x, found)
+        moved = np.linalg.norm(found - change) > _SETTLED * np.linalg.norm(found)
+        change = found
+        if not moved:
+            break
+        # Rounds creep: the next one looks from further along the way (Nesterov's momentum).
+        near = now + round_ / (round_ + 3) * (now - last)
     wanted = np.clip(total, low, high)
     scale = max(float(wanted.var(axis=1).sum()), 1e-30)
     errors = []
-    for candidate in (old, numbers):
-        difference = np.clip(_applied(rows.x, candidate) + branch, low, high) - wanted
+    for result in (start, now):
+        difference = np.clip(result, low, high) - wanted
         errors.append(float((difference.astype(np.float64) ** 2).mean(axis=1).sum()) / scale)
+    change[:, -1:] -= mean @ change[:, :-1]
+    numbers = old + change
     return Fit(numbers[:, :columns], numbers[:, columns].reshape(-1), *errors)
 
 
-def _parts(x: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows less the mean, with a column of ones, some at a time."""
-    for start in range(0, x.shape[1], _CHUNK):
-        part = x[:, start : start + _CHUNK] - mean
-        yield np.concatenate([part, np.ones((*part.shape[:2], 1), np.float32)], axis=2)
+def _centred(x: np.ndarray, *, centre: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The rows less their mean with a column of ones, [groups, rows, columns + 1], and the mean.
+
+    Columns less their means leave the bias by itself; where it is fixed, nothing takes means up
+    and they stay.
+    """
+    groups, count, columns = x.shape
+    mean = np.zeros((groups, 1, columns))
+    if centre:
+        mean = x.mean(axis=1, keepdims=True, dtype=np.float64)
+    centred = np.empty((groups, count, columns + 1), np.float32)
+    np.subtract(x, mean.astype(np.float32), out=centred[..., :columns])
+    centred[..., columns] = 1.0
+    return centred, mean.astype(np.float32).astype(np.float64)
+
+
+def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x^T y of every group, summed in float64 over stretches of rows."""
+    total = np.zeros((len(x), x.shape[2], y.shape[2]))
+    for first in range(0, x.shape[1], _CHUNK):
+        part, other = x[:, first : first + _CHUNK], y[:, first : first + _CHUNK]
+        if len(x) == 1:
+            # Two dims: of one matrix with itself BLAS then computes half.
+            total[0] += part[0].T @ (part[0] if y is x else other[0])
+        else:
+            total += np.matmul(part.transpose(0, 2, 1), other)
+    return total
 
 
 def _applied(x: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    single = numbers.astype(np.float32)
-    return np.asarray(np.matmul(x, single[:, :-1]) + single[:, -1:])
+    return np.asarray(np.matmul(x, numbers.astype(np.float32)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.graph import constant_array, ir
-from graphopt.pruning.statistics import Layer
+from graphopt.pruning.linear_layers import Layer
 
 
 @dataclass(frozen=True)

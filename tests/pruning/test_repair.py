@@ -94,8 +94,8 @@ def test_repair_brings_an_ordinary_pruning_closer() -> None:
 
 def test_a_residual_sum_is_what_the_layer_aims_at() -> None:
     """The layer behind makes good what the branch lost."""
+    from graphopt.pruning.linear_layers import layers_of
     from graphopt.pruning.repair_targets import aims_of
-    from graphopt.pruning.statistics import layers_of
 
     model = ir.from_onnx_text(
         """
@@ -143,7 +143,7 @@ def test_a_layer_that_cannot_be_refitted_is_named_with_its_reason() -> None:
     other.outputs[0].name = "again"
     model.graph.append(other)
     model.graph.outputs.append(other.outputs[0])
-    from graphopt.pruning.statistics import layers_of
+    from graphopt.pruning.linear_layers import layers_of
 
     _, declined = layers_of(model.graph)
     assert "shared" in declined["y"]
