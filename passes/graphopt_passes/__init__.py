@@ -32,6 +32,7 @@ from graphopt_passes.quantize_dynamically import QuantizeDynamically
 from graphopt_passes.quantize_weights import QuantizeWeights
 from graphopt_passes.sink_transposes import SinkTransposes
 from graphopt_passes.smooth_activations import SmoothActivations
+from graphopt_passes.sparsify_weights import SparsifyWeights
 
 PASSES = (
     ConvertCastLike,
@@ -66,4 +67,5 @@ PASSES = (
     QuantizeWeights,
     SinkTransposes,
     SmoothActivations,
+    SparsifyWeights,
 )
