@@ -1,7 +1,9 @@
 """The models that judge half precision, and what running one beside its original shows."""
 
+import contextlib
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,32 @@ def measures(case: Case, result: Path, samples: int) -> tuple[str, float, float]
     if figures[0]["value"] is None:
         return None
     return figures[0]["metric"], figures[0]["value"], figures[1]["value"]
+
+
+def task_metric(case: Case, samples: int) -> Callable[[Any], float]:
+    """The measure of a zoo model's task as a function of `run`, for `HalfOptions.metric`."""
+    module = loader(case.zoo or Path())
+    names = [output.name for output in session(case.path.read_bytes()).get_outputs()]
+
+    class AsSession:
+        """What the zoo calls: a session whose run takes names of outputs first."""
+
+        def __init__(self, run: Callable[[Feed], dict[str, Any]]) -> None:
+            self._run = run
+
+        def run(self, wanted: list[str] | None, feed: Feed) -> list[Any]:
+            made = self._run(feed)
+            return [made[name] for name in wanted or names]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session(case.path.read_bytes()), name)
+
+    def measure(run: Callable[[Feed], dict[str, Any]]) -> float:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return float(module.evaluate(case.name, AsSession(run), samples)["value"])
+
+    measure.__name__ = module.B[case.name][1]
+    return measure
 
 
 def count_casts(path: Path) -> int:

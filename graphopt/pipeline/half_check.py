@@ -12,7 +12,7 @@ since each of two scores may move by rtol. Of other integers 1 in 100 may differ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,30 +81,34 @@ class HalfChecker(Checker):
     """Compares candidates, which have the original's interface, with the original."""
 
     def __init__(self, original: ir.Model, **options: Any) -> None:
-        self._ranked = {item.output: item for item in ranked_outputs(original)}
+        inputs = {value.name for value in original.graph.inputs}
+        taken = inputs | {value.name for value in original.graph.outputs}
+        self._ranked: dict[str, Ranked] = {}
+        self._copied: dict[str, str] = {}
+        for item in ranked_outputs(original):
+            if item.scores in inputs:
+                # ONNX Runtime gives no input back as an output: a copy goes out in its place.
+                self._copied[item.scores] = f"{item.scores}/scores"
+                item = replace(item, scores=f"{item.scores}/scores")
+            self._ranked[item.output] = item
         needed = [name for item in self._ranked.values() for name in (item.places, item.scores)]
-        self._extra = [
-            name
-            for name in dict.fromkeys(needed)
-            if name not in {value.name for value in original.graph.outputs}
-        ]
+        self._extra = [name for name in dict.fromkeys(needed) if name not in taken]
         super().__init__(self.exposed(original), **options)
 
     def exposed(self, model: ir.Model) -> ir.Model:
         """The model with the scores and places of ranked outputs as further outputs."""
-        values = {
-            value.name: value for value in model.graph.inputs if value.name in self._extra
-        } | {
-            value.name: value
-            for node in model.graph
-            for value in node.outputs
-            if value.name in self._extra
-        }
-        if not values:
+        if not self._extra:
             return model
         copied = clone(model)
-        for node in copied.graph:
-            copied.graph.outputs.extend(v for v in node.outputs if v.name in values)
+        graph = copied.graph
+        for value in graph.inputs:
+            name = self._copied.get(value.name or "")
+            if name is not None:
+                node = ir.Node("", "Identity", [value], num_outputs=1)
+                node.outputs[0].name = name
+                graph.append(node)
+        for node in graph:
+            graph.outputs.extend(v for v in node.outputs if v.name in self._extra)
         return copied
 
     def _differences(self, expected: dict[str, Any], actual: dict[str, Any]) -> list[OutputCheck]:

@@ -1,4 +1,4 @@
-"""Divides a model into clusters that go to half together, and the tensors between them.
+"""Reads the clusters of a model that go to half together, and the tensors between them.
 
 A cluster is a node's group of slots (see `slots`), or several that share a type: what a loop
 carries is one with the loop's input and output and the body's, and a branch's output one with
@@ -9,105 +9,14 @@ one cluster and read by another is where a Cast may have to stand.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from graphopt.graph import all_graphs, constant_tensor, ir, nested_graphs, subgraphs
+from graphopt.graph import constant_tensor, ir, nested_graphs, subgraphs
+from graphopt.graph.operators import KNOWN_DOMAINS
 from graphopt.graph.walk import imported_version
+from graphopt.precision.flow import FIXED, Cluster, Flow, Tensor, Use
 from graphopt.precision.formats import HalfFormat
-from graphopt.precision.slots import Slots, holds_float32, is_container, slots_of
+from graphopt.precision.slots import Slots, holds_float32, is_container, is_untyped, slots_of
 from graphopt.rewrite.journal import site_of
-
-
-@dataclass(eq=False)
-class Cluster:
-    """Slots that have one element type.
-
-    Attributes:
-        site: a name for it that is the same in every copy of the model.
-        nodes: the nodes whose slots it holds; none for an input or output of the model.
-        float_reason: why it has to stay float32; None if it may go.
-        boundary: whether it is an input or an output of the model.
-    """
-
-    site: str
-    nodes: list[ir.Node] = field(default_factory=list)
-    float_reason: str | None = None
-    boundary: bool = False
-    _same: Cluster | None = None
-
-    def root(self) -> Cluster:
-        """The cluster that this one has become a part of; itself if it has not."""
-        found = self
-        while found._same is not None:
-            found = found._same
-        if found is not self:
-            self._same = found  # the next time it is one step
-        return found
-
-    def unite(self, other: Cluster) -> None:
-        """Let both have one type from now on."""
-        first, second = self.root(), other.root()
-        if first is second:
-            return
-        second._same = first
-        first.nodes.extend(node for node in second.nodes if node not in first.nodes)
-        first.float_reason = first.float_reason or second.float_reason
-        first.boundary = first.boundary or second.boundary
-
-    def keep_float(self, reason: str) -> None:
-        """Have it stay float32; the first reason stands."""
-        root = self.root()
-        root.float_reason = root.float_reason or reason
-
-
-@dataclass(frozen=True)
-class Use:
-    """One place where a tensor is read.
-
-    Attributes:
-        holder: the node that reads it, or the graph whose output it is.
-        index: which input, or which output of the graph.
-        cluster: the type that it is read as; None where any will do.
-    """
-
-    holder: ir.Node | ir.Graph
-    index: int
-    cluster: Cluster | None
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A float32 value of the model.
-
-    Attributes:
-        value: the value.
-        graph: the graph that defines it.
-        producer: whose type it is made as; None for a constant, which is had in either.
-        uses: where it is read.
-    """
-
-    value: ir.Value
-    graph: ir.Graph
-    producer: Cluster | None
-    uses: tuple[Use, ...]
-
-
-@dataclass(frozen=True)
-class Flow:
-    """The clusters of a model, and the tensors between them, in the order of the walk."""
-
-    clusters: tuple[Cluster, ...]
-    tensors: tuple[Tensor, ...]
-    by_node: dict[ir.Node, Cluster]
-
-    def constants(self) -> Iterator[Tensor]:
-        """The tensors that are constants."""
-        return (tensor for tensor in self.tensors if tensor.producer is None)
-
-
-FIXED = "takes float32 only"
 
 
 def flow_of(model: ir.Model, half: HalfFormat) -> Flow:
@@ -129,6 +38,7 @@ class _Reader:
         self._clusters: list[Cluster] = []
         self._by_node: dict[ir.Node, Cluster] = {}
         self._outputs: dict[tuple[ir.Graph, int], Cluster] = {}
+        self._fixed_nodes: dict[str, str] = {}
 
     def read(self) -> Flow:
         main = self._model.graph
@@ -158,7 +68,7 @@ class _Reader:
             if is_container(tensor.value):
                 self._unite_container(tensor)
         roots = [cluster for cluster in self._clusters if cluster.root() is cluster]
-        return Flow(tuple(roots), tensors, self._by_node)
+        return Flow(tuple(roots), tensors, self._by_node, self._fixed_nodes)
 
     def _new(self, site: str, node: ir.Node | None = None, *, boundary: bool = False) -> Cluster:
         cluster = Cluster(site, [] if node is None else [node], boundary=boundary)
@@ -198,6 +108,8 @@ class _Reader:
                 self._read_input(node, index, cluster)
             for index in slots.outputs:
                 self._produced[node.outputs[index]] = cluster
+        elif slots.fixed_inputs or slots.fixed_outputs:
+            self._fixed_nodes[site_of(node)] = self._why_fixed(node)
         for index in slots.fixed_inputs:
             self._read_input(node, index, self._fixed)
         for index in slots.fixed_outputs:
@@ -206,6 +118,14 @@ class _Reader:
         for index, value in enumerate(node.inputs):
             if index not in settled and holds_float32(value):
                 self._read_input(node, index, None)
+
+    def _why_fixed(self, node: ir.Node) -> str:
+        name = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+        if (node.domain, node.op_type, node.overload) in self._model.functions:
+            return f"the body of the function {name} cannot be put in its place"
+        if node.domain not in KNOWN_DOMAINS:
+            return f"it is not known whether {name} takes {self._half.name}"
+        return f"{name} takes float32 only in this opset"
 
     def _read_input(self, node: ir.Node, index: int, cluster: Cluster | None) -> None:
         value = node.inputs[index]
@@ -230,6 +150,8 @@ class _Reader:
             return
         name = next((node.outputs[i].name for i in outputs if i < len(node.outputs)), "")
         cluster = self._new(f"{node.op_type} {node.name or ''} -> {name}".replace("  ", " "), node)
+        if any(is_untyped(value) for value in values):
+            cluster.keep_float("the type of what one of its bodies gives is not known")
         self._by_node.setdefault(node, cluster)
         for index in inputs:
             if index < len(node.inputs):
@@ -303,30 +225,3 @@ class _Reader:
                         touched.keep_float("a sequence that it shares must hold float32")
             elif use.cluster is not None:
                 producer.unite(use.cluster)
-
-
-def constant_sizes(flow: Flow) -> dict[Cluster, int]:
-    """The most elements that a constant read by each cluster has; 0 where it reads none."""
-    sizes = dict.fromkeys(flow.clusters, 0)
-    for tensor in flow.constants():
-        held = constant_tensor(tensor.value)
-        if held is None:
-            continue
-        for use in tensor.uses:
-            if use.cluster is not None and use.cluster.root() in sizes:
-                root = use.cluster.root()
-                sizes[root] = max(sizes[root], int(held.size))
-    return sizes
-
-
-def element_count(value: ir.Value) -> float:
-    """Elements of a value, a free dim counted as 1; 0 where the rank is unknown."""
-    if value.shape is None:
-        return 0.0
-    return float(np.prod([dim if isinstance(dim, int) else 1 for dim in value.shape.dims]))
-
-
-def function_graphs(model: ir.Model) -> set[ir.Graph]:
-    """The graphs of function bodies, which are left alone."""
-    main = set(nested_graphs(model.graph))
-    return {graph for graph in all_graphs(model) if graph not in main}

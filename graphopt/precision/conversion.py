@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphopt.graph import constant_tensor, ir, nested_graphs, subgraphs
-from graphopt.precision.clusters import Cluster, Flow, Tensor, Use
+from graphopt.precision.flow import Cluster, Flow, Tensor, Use
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.operators import DTYPE_ATTRIBUTES, FLOAT_BY_DEFAULT
 from graphopt.precision.slots import holds_float32, with_element

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphopt.graph import constant_tensor, ir
-from graphopt.precision.clusters import Cluster, Flow, Tensor, Use
 from graphopt.precision.evidence import Evidence
+from graphopt.precision.flow import Cluster, Flow, Tensor, Use
 from graphopt.precision.integers import IntegerValues
 from graphopt.precision.intervals import reduced_elements
 from graphopt.precision.kernels import Kernels

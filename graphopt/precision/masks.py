@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from graphopt.graph import ir
-from graphopt.precision.clusters import Flow
 from graphopt.precision.evidence import Evidence
+from graphopt.precision.flow import Flow
 from graphopt.precision.operators import MOVEMENT
 
 _SELECTING = MOVEMENT | {"Concat", "Identity", "Max", "Min", "Pad", "Cast"}

@@ -21,7 +21,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from graphopt.precision.clusters import Cluster, Flow, Tensor, constant_sizes, element_count
+import numpy as np
+
+from graphopt.graph import constant_tensor, ir
+from graphopt.precision.flow import Cluster, Flow, Tensor
 from graphopt.precision.operators import MATRIX
 
 _CAST = 10_000
@@ -74,7 +77,7 @@ def choose(flow: Flow) -> dict[Cluster, bool]:
     """Whether each cluster goes to half, at the least cost; deterministic."""
     network = _Network()
     vertices = {cluster: network.vertex() for cluster in flow.clusters}
-    sizes = constant_sizes(flow)
+    sizes = _constant_sizes(flow)
     idle = _idle_boundaries(flow)
     for cluster, vertex in vertices.items():
         if cluster.float_reason is not None:
@@ -107,8 +110,8 @@ def _contracted(network: _Network) -> set[int]:
             if start not in side:
                 side[start] = 1
                 stack.append(start)
-    if all(vertex != 1 for vertex in list(side.values())[2:]):
-        return set()  # nothing is bound to float32, so nothing is
+    if not any(end == 1 for _, end in network.edges):
+        return set()  # nobody wants float32
     smaller = _Network()
     names: dict[int, int] = dict(side)
     for vertex in range(2, network.size):
@@ -133,7 +136,7 @@ def _charge_cast(network: _Network, vertices: dict[Cluster, int], tensor: Tensor
     readers = [reader for reader in readers if reader != source]
     if not readers:
         return
-    cost = _CAST + round(_SIZE * math.log2(1 + element_count(tensor.value)))
+    cost = _CAST + round(_SIZE * math.log2(1 + _element_count(tensor.value)))
     if len(readers) == 1:
         network.add(source, readers[0], cost)
         network.add(readers[0], source, cost)
@@ -164,3 +167,24 @@ def _idle_boundaries(flow: Flow) -> set[Cluster]:
             if reader.boundary and not reader.nodes and reader is not producer:
                 idle[reader] = producer.float_reason is not None
     return {cluster for cluster, is_idle in idle.items() if is_idle}
+
+
+def _constant_sizes(flow: Flow) -> dict[Cluster, int]:
+    """The most elements that a constant read by each cluster has; 0 where it reads none."""
+    sizes = dict.fromkeys(flow.clusters, 0)
+    for tensor in flow.constants():
+        held = constant_tensor(tensor.value)
+        if held is None:
+            continue
+        for use in tensor.uses:
+            if use.cluster is not None and use.cluster.root() in sizes:
+                root = use.cluster.root()
+                sizes[root] = max(sizes[root], int(held.size))
+    return sizes
+
+
+def _element_count(value: ir.Value) -> float:
+    """Elements of a value, a free dim counted as 1; 0 where the rank is unknown."""
+    if value.shape is None:
+        return 0.0
+    return float(np.prod([dim if isinstance(dim, int) else 1 for dim in value.shape.dims]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphopt.graph import constant_tensor, ir, nested_graphs
-from graphopt.precision.clusters import Flow
+from graphopt.precision.flow import Flow
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.kernels import Kernels
 
@@ -36,7 +36,12 @@ def mark_blocked(flow: Flow, blocked: Blocked, kernels: Kernels, half: HalfForma
         if node.op_type in blocked.op_types:
             cluster.keep_float(f"{node.op_type} is on the block list")
         elif kernels.lacks(node.op_type, half):
-            cluster.keep_float(f"{kernels.provider} has no {half.name} kernel for {node.op_type}")
+            who = (
+                "not every provider has a"
+                if kernels.provider == "any"
+                else f"{kernels.provider} has no"
+            )
+            cluster.keep_float(f"{who} no {half.name} kernel for {node.op_type}")
         names = [node.name or "", *(value.name or "" for value in node.outputs)]
         if any(pattern.fullmatch(name) for pattern in patterns for name in names if name):
             cluster.keep_float("the node is on the block list")

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphopt.graph import ir
-from graphopt.precision.clusters import Cluster, Flow, flow_of
+from graphopt.precision.clusters import flow_of
 from graphopt.precision.conversion import Conversion, apply_placement
 from graphopt.precision.evidence import Evidence, Measurements
+from graphopt.precision.flow import Cluster, Flow
 from graphopt.precision.formats import FLOAT16, HalfFormat
 from graphopt.precision.hazards import float_reasons, mark_hazards
 from graphopt.precision.kernels import kernels_of
@@ -82,7 +83,7 @@ def make_plan(model: ir.Model, request: Request) -> Plan:
     kernels = kernels_of(request.provider)
     mark_hazards(model, flow, evidence, kernels, masks, request.blocked)
     placement = choose(flow)
-    return Plan(flow, placement, masks, float_reasons(flow, placement))
+    return Plan(flow, placement, masks, flow.fixed | float_reasons(flow, placement))
 
 
 def convert(

@@ -14,7 +14,7 @@ Names, types and interface are those of the float32 model.
 from __future__ import annotations
 
 from graphopt.graph import clone, ir, nested_graphs
-from graphopt.precision.clusters import Cluster, Tensor, Use
+from graphopt.precision.flow import Cluster, Tensor, Use
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.request import Plan
 from graphopt.precision.slots import is_container
@@ -35,7 +35,8 @@ def simulated(model: ir.Model, plan: Plan, half: HalfFormat) -> ir.Model:
             continue
         value, graph = pairs[tensor.value], graphs[tensor.graph]
         bound = plan.masks.bounds.get(tensor.value)
-        rounded = _round(value, graph, half, bound)
+        is_output = any(use.holder is model.graph for use in uses)
+        rounded = _round(value, graph, half, bound, takes_name=is_output)
         for use in uses:
             if isinstance(use.holder, ir.Node):
                 nodes[use.holder].replace_input_with(use.index, rounded)
@@ -62,8 +63,13 @@ def _paired(model: ir.Model, copied: ir.Model) -> dict[ir.Value, ir.Value]:
     return pairs
 
 
-def _round(value: ir.Value, graph: ir.Graph, half: HalfFormat, bound: float | None) -> ir.Value:
-    """Add the rounding beside the value's producer; an output of the model keeps its name."""
+def _round(
+    value: ir.Value, graph: ir.Graph, half: HalfFormat, bound: float | None, *, takes_name: bool
+) -> ir.Value:
+    """Add the rounding beside the value's producer.
+
+    Where the rounded value is an output of the model (`takes_name`), it has the output's name.
+    """
     name = value.name or "value"
     made: list[ir.Node] = []
     source = value
@@ -86,7 +92,7 @@ def _round(value: ir.Value, graph: ir.Graph, half: HalfFormat, bound: float | No
     for index, node in enumerate(made):
         node.outputs[0].name = f"{name}/rounding_{index}"
     source.type, source.shape = value.type, value.shape
-    if value.is_graph_output():
+    if takes_name:
         value.name, source.name = f"{name}/exact", name
     producer = value.producer()
     if producer is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphopt.graph import ir, subgraphs
-from graphopt.graph.operators import Parameter, signature
+from graphopt.graph.operators import Parameter, Signature, signature
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.operators import CONTRIB_UNIFORM, NEVER, PRECISION_BLIND
 
@@ -50,6 +50,11 @@ def is_container(value: ir.Value) -> bool:
     return isinstance(value.type, ir.SequenceType | ir.OptionalType)
 
 
+def is_untyped(value: ir.Value | None) -> bool:
+    """Whether a value may hold anything: it comes from an operator that nobody can infer."""
+    return value is not None and bool(value.name) and value.type is None
+
+
 def with_element(kind: ir.TypeProtocol | None, dtype: ir.DataType) -> ir.TypeProtocol | None:
     """The type with another element type."""
     if isinstance(kind, ir.SequenceType):
@@ -72,6 +77,7 @@ def slots_of(node: ir.Node, version: int, half: HalfFormat) -> Slots:
         return Slots()
     if node.op_type in ("Cast", "CastLike"):
         return _cast_slots(node, inputs, outputs)
+    unknown = _untyped_float(node, known)
     free_inputs, fixed_inputs = _split(inputs, known.inputs, half)
     free_outputs, fixed_outputs = _split(outputs, known.outputs, half)
     if node.op_type == "LayerNormalization" and node.attributes.get_int("stash_type", 1) == 1:
@@ -85,7 +91,23 @@ def slots_of(node: ir.Node, version: int, half: HalfFormat) -> Slots:
     if inputs and not free_inputs and free_outputs:
         # A half output of float32 inputs, such as of Multinomial: possible, never wanted.
         return _all_fixed(inputs, outputs)
-    return Slots(free_inputs, free_outputs, fixed_inputs, fixed_outputs)
+    declined = None if unknown is None else _untyped_reason(unknown)
+    return Slots(free_inputs, free_outputs, fixed_inputs, fixed_outputs, declined)
+
+
+def _untyped_reason(value: ir.Value) -> str:
+    return f"the type of '{value.name}' is not known"
+
+
+def _untyped_float(node: ir.Node, known: Signature) -> ir.Value | None:
+    """The first value that has no type where the operator takes or gives float32."""
+    for values, parameters in ((node.inputs, known.inputs), (node.outputs, known.outputs)):
+        for index, value in enumerate(values):
+            if value is not None and is_untyped(value) and parameters:
+                parameter = parameters[min(index, len(parameters) - 1)]
+                if any(_element(name) == "float" for name in parameter.types):
+                    return value
+    return None
 
 
 def _all_fixed(inputs: list[int], outputs: list[int]) -> Slots:
@@ -95,7 +117,11 @@ def _all_fixed(inputs: list[int], outputs: list[int]) -> Slots:
 def _contrib_slots(node: ir.Node, inputs: list[int], outputs: list[int]) -> Slots:
     first = [index for index in outputs if index == 0 or index == 3 or "Norm" not in node.op_type]
     rest = tuple(index for index in outputs if index not in first)
-    return Slots(tuple(inputs), tuple(first), (), rest)
+    unknown = next(
+        (v for v in (*node.inputs, *node.outputs) if v is not None and is_untyped(v)), None
+    )
+    declined = None if unknown is None else _untyped_reason(unknown)
+    return Slots(tuple(inputs), tuple(first), (), rest, declined)
 
 
 def _cast_slots(node: ir.Node, inputs: list[int], outputs: list[int]) -> Slots:

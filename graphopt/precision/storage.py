@@ -9,9 +9,9 @@ it runs as fast as before, and takes the memory that it took; the file is half t
 from __future__ import annotations
 
 from graphopt.graph import constant_tensor, ir
-from graphopt.precision.clusters import Cluster, Flow, Tensor, Use
 from graphopt.precision.conversion import Conversion, apply_placement
 from graphopt.precision.evidence import Evidence
+from graphopt.precision.flow import Cluster, Flow, Tensor, Use
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.masks import Masks
 from graphopt.precision.request import Plan

@@ -10,7 +10,8 @@ import pytest
 from graphopt.errors import UsageError
 from graphopt.graph import from_text, ir
 from graphopt.precision import BFLOAT16, FLOAT16, format_named, kernels_of
-from graphopt.precision.clusters import Cluster, Flow, flow_of
+from graphopt.precision.clusters import flow_of
+from graphopt.precision.flow import Cluster, Flow
 from graphopt.precision.intervals import Intervals
 from graphopt.precision.placement import choose
 from graphopt.runtime import Session

@@ -1,0 +1,222 @@
+"""Finds a placement that is right: measure, round, compare with the original, fall back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphopt.errors import EquivalenceError, UsageError
+from graphopt.graph import ir
+from graphopt.pipeline.half_check import HalfChecker
+from graphopt.pipeline.half_measure import measured_ranges
+from graphopt.pipeline.half_options import HalfOptions
+from graphopt.pipeline.half_report import HalfReport, Task
+from graphopt.pipeline.half_search import find_culprits
+from graphopt.pipeline.half_source import prepared_for_half
+from graphopt.pipeline.task_metric import Drop, TaskMetric, read_metric
+from graphopt.precision import (
+    Blocked,
+    Measurements,
+    Plan,
+    Request,
+    convert,
+    format_named,
+    make_plan,
+)
+from graphopt.precision.clusters import flow_of
+from graphopt.precision.evidence import Evidence
+from graphopt.precision.scaling import move_scales
+from graphopt.precision.simulation import simulated
+from graphopt.precision.storage import storage_plan, store
+from graphopt.report import CheckReport, CheckStatus
+from graphopt.rewrite import Journal
+
+
+@dataclass
+class Trial:
+    """The steps between loading and saving, on one model."""
+
+    original: ir.Model
+    prepared: ir.Model
+    options: HalfOptions
+    tell: Callable[[str], None]
+    _checker: HalfChecker | None = None
+    _measurements: Measurements | None = None
+    _metric: TaskMetric | None = None
+    _reference: float = 0.0
+    _drop: Drop | None = None
+    _last: CheckReport = field(default_factory=CheckReport)
+    _task: Task | None = None
+    _runs: int = 0
+
+    def settle(self, report: HalfReport, *, force: bool) -> frozenset[str]:
+        """Measure, prove, and find what has to stay float32 beyond what is known to.
+
+        Raises:
+            UsageError: the data cannot be read, or the metric needs some.
+            EquivalenceError: no placement is right, and `force` is off.
+        """
+        options = self.options
+        self._drop = None if options.max_drop is None else Drop.parse(options.max_drop)
+        if not options.check and (options.metric is not None or self._drop is not None):
+            raise UsageError("a metric is checked on data; leave --check on")
+        if options.check or options.calibration is not None:
+            self.tell("preparing inputs")
+            self._checker = HalfChecker(
+                self.original,
+                input_data=options.calibration,
+                count=options.count,
+                seed=options.seed,
+                rtol=options.rtol,
+                atol=options.atol,
+            )
+            self._measure(report)
+        if not options.check:
+            return frozenset()
+        self._prepare_metric()
+        self.tell("comparing with the original")
+        if self._accepts(frozenset()):
+            culprits: frozenset[str] | None = frozenset()
+        else:
+            report.first_check = self._last
+            culprits = self._search(report)
+        report.check, report.task, report.runs = self._last, self._task, self._runs
+        if culprits is None and not force:
+            reason = report.check.reason or f"{report.task}"
+            raise EquivalenceError(
+                f"{options.precision} does not compute what the original does ({reason}); "
+                "nothing was written; judge it by its task with --metric, raise --rtol or "
+                "--max-drop, or write it with --force"
+            )
+        return culprits or frozenset()
+
+    def _measure(self, report: HalfReport) -> None:
+        """Measure ranges, and move scales ahead of sums that overflow."""
+        checker, options = self._checker, self.options
+        if checker is None or checker.unavailable is not None or options.storage_only:
+            return
+        self.tell("measuring ranges")
+        real = options.calibration is not None
+        measured = measured_ranges(self.prepared, checker, real=real)
+        if measured is not None:
+            report.measured = len(measured.by_name)
+            half = format_named(options.precision)
+            measured, report.scales_moved = move_scales(self.prepared, measured, half)
+        self._measurements = measured
+
+    def _search(self, report: HalfReport) -> frozenset[str] | None:
+        """Sites to leave in float32; None, with the figures of the first try, if that fails."""
+        self.tell("looking for what has to stay float32")
+        first, task = self._last, self._task
+        if self._checker is not None and self.options.level > 0:
+            alone = self._checker.compare(self._checker.exposed(self.prepared), stop_early=True)
+            if alone.status is CheckStatus.FAILED:
+                # It was not half precision: a rewrite before it moved the outputs already.
+                self.prepared = prepared_for_half(self.original, 0)
+                report.notes.append(
+                    f"converted as it was: -O{self.options.level} moved its outputs"
+                )
+                self._measure(report)
+                if self._accepts(frozenset()):
+                    return frozenset()
+                first, task = self._last, self._task
+        culprits = find_culprits(self._plan(frozenset()).half_sites(), self._accepts)
+        if culprits is None:
+            self._last, self._task = first, task
+            return None
+        self._accepts(culprits)
+        report.fallen_back = sorted(culprits)
+        return culprits
+
+    def convert(
+        self, model: ir.Model, journal: Journal, culprits: frozenset[str], report: HalfReport
+    ) -> Plan:
+        """Convert a copy of the prepared model in place."""
+        request = self._request(culprits)
+        if self.options.storage_only:
+            flow = flow_of(model, request.half)
+            evidence = Evidence(model, request.half, None)
+            plan, done = store(model, flow, evidence, request.half, journal)
+        else:
+            plan, done = convert(model, request, journal)
+        report.half_nodes = done.half_nodes
+        return plan
+
+    def first_feed(self) -> Any:
+        """An input to run the result on; None if there is none."""
+        if self._checker is None or self._checker.unavailable is not None:
+            return None
+        return next(self._checker.feeds(), None)
+
+    def close(self) -> None:
+        """Let go of the sessions."""
+        self._checker = self._metric = None
+
+    def _request(self, culprits: frozenset[str]) -> Request:
+        options = self.options
+        reason = "the outputs moved too far with it in half"
+        return Request(
+            format_named(options.precision),
+            options.keep_io_types,
+            options.provider,
+            Blocked(
+                tuple(options.op_block_list),
+                tuple(options.node_block_list),
+                dict.fromkeys(sorted(culprits), reason),
+            ),
+            self._measurements,
+        )
+
+    def _plan(self, culprits: frozenset[str]) -> Plan:
+        request = self._request(culprits)
+        if self.options.storage_only:
+            flow = flow_of(self.prepared, request.half)
+            plan = storage_plan(flow, Evidence(self.prepared, request.half, None))
+            for cluster in plan.flow.clusters:
+                plan.placement[cluster] = cluster.site not in culprits
+            return plan
+        return make_plan(self.prepared, request)
+
+    def _accepts(self, culprits: frozenset[str]) -> bool:
+        """Whether the rounded model is right with these sites in float32."""
+        if self._checker is None or self._checker.unavailable is not None:
+            self._last = CheckReport(
+                CheckStatus.NOT_VERIFIED,
+                "" if self._checker is None else str(self._checker.unavailable),
+            )
+            return True
+        self._runs += 1
+        plan = self._plan(culprits)
+        candidate = simulated(self.prepared, plan, format_named(self.options.precision))
+        self._last = self._checker.compare(self._checker.exposed(candidate), stop_early=False)
+        if self._last.status is CheckStatus.FAILED and self._metric is None:
+            return False
+        if self._metric is None:
+            return True
+        value = self._metric.measure(candidate)
+        drop = self._drop or Drop.parse("1%")
+        allowed = drop.allows(self._reference, value)
+        self._task = Task(self._metric.name, self._reference, value, str(drop), allowed)
+        if allowed and self._last.status is CheckStatus.FAILED:
+            # The task decides; what moved is still told.
+            self._last.status = CheckStatus.VERIFIED
+            self._last.reason = f"by the task's measure; {self._last.reason}"
+        return allowed
+
+    def _prepare_metric(self) -> None:
+        options, checker = self.options, self._checker
+        if checker is None or (options.metric is None and self._drop is None):
+            return
+        if options.calibration is None and not callable(options.metric):
+            spec = options.metric or ""
+            if ":" not in spec:
+                raise UsageError("a metric needs data to be measured on: give --calib")
+        data = list(checker.feeds())
+        self._metric = read_metric(options.metric, original=self.original, data=data)
+        self._reference = self._metric.measure(self.original)
+        if not self._metric.bounded:
+            raise UsageError(
+                f"{self._metric.name} has no figure of the original to drop from; "
+                "use agreement or module:function"
+            )
