@@ -17,6 +17,7 @@ CLEAN = (
 MOVE = (
     "hoist-gathers",
     "merge-movements",
+    "merge-sizes",
     "eliminate-duplicates",
 )
 """Move data less: nor does anything here."""

@@ -25,6 +25,7 @@ from graphopt_passes.insert_qdq import InsertQdq
 from graphopt_passes.merge_casts import MergeCasts
 from graphopt_passes.merge_constant_arithmetic import MergeConstantArithmetic
 from graphopt_passes.merge_movements import MergeMovements
+from graphopt_passes.merge_sizes import MergeSizes
 from graphopt_passes.merge_slices import MergeSlices
 from graphopt_passes.onnxsim import Onnxsim
 from graphopt_passes.prune_channels import PruneChannels
@@ -60,6 +61,7 @@ PASSES = (
     MergeCasts,
     MergeConstantArithmetic,
     MergeMovements,
+    MergeSizes,
     MergeSlices,
     Onnxsim,
     PruneChannels,
