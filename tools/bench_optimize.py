@@ -5,10 +5,10 @@
 
 By default the zoo, then every export in build/exports and its folder `architectures`. Each
 command is a fresh process with warm bytecode; rounds are interleaved, so that a slow spell of
-the machine hits all alike. `time` runs graphopt with `--check off`, as the others do not prove
+the machine hits all alike. Constants do not count as nodes. `time` runs graphopt with `--check off`, as the others do not prove
 their results, and once more with its usual check. `latency` runs original and result in ONNX
 Runtime with all its optimizations, turn by turn, with one thread and with two. What is measured
-is kept in build/bench_optimize.json, where a later run adds to it; `--page` writes the tables of
+is kept in build/bench_optimize.json (`--record`), where a later run adds to it; `--page` writes the tables of
 docs/benchmarks.md from there. onnxscript runs where `--onnxscript` names a Python that has it.
 """
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.conftest import ZOO  # noqa: E402 - the line above finds it
-from tests.zoo_models import count_nodes, zoo_models  # noqa: E402 - the line above finds it
+from tests.zoo_models import zoo_models  # noqa: E402 - the line above finds it
 from tools.optimize_page import write_page  # noqa: E402 - the line above finds it
 
 EXPORTS = ROOT / "build" / "exports"
@@ -98,7 +98,16 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def _nodes(path: Path) -> int:
-    return count_nodes(onnx.load(path, load_external_data=False))
+    """Nodes, those in subgraphs and functions too; a Constant is data, and does not count."""
+    model = onnx.load(path, load_external_data=False)
+    bodies = [model.graph.node, *(function.node for function in model.functions)]
+    count = 0
+    while bodies:
+        for node in bodies.pop():
+            count += node.op_type != "Constant"
+            for attribute in node.attribute:
+                bodies += [graph.node for graph in (attribute.g, *attribute.graphs)]
+    return count
 
 
 def measure_nodes(source: Path, onnxscript: str | None, tools: list[str]) -> Found:
@@ -182,9 +191,11 @@ def main() -> int:
     parser.add_argument(
         "--tools", nargs="+", default=[], metavar="NAME", help="count what these tools make only"
     )
+    parser.add_argument("--record", type=Path, default=RECORD, help="where the figures are kept")
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md")
     arguments = parser.parse_args()
-    record: dict[str, Found] = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    place: Path = arguments.record
+    record: dict[str, Found] = json.loads(place.read_text()) if place.is_file() else {}
     models = _models(arguments.models, arguments.zoo)
     for path in models if arguments.what else ():
         found = record.setdefault(path.stem, {"megabytes": path.stat().st_size / 1e6})
@@ -196,8 +207,8 @@ def main() -> int:
         if "latency" in arguments.what:
             found["latency"] = measure_latency(path, arguments.seconds)
         print(path.stem, {key: found[key] for key in arguments.what}, flush=True)
-        RECORD.parent.mkdir(parents=True, exist_ok=True)
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(record, indent=1) + "\n")
     if arguments.page:
         write_page(record)
     return 0
