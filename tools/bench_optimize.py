@@ -5,11 +5,12 @@
 
 By default the zoo, then every export in build/exports and its folder `architectures`. Each
 command is a fresh process with warm bytecode; rounds are interleaved, so that a slow spell of
-the machine hits all alike. Constants do not count as nodes. `time` runs graphopt with `--check off`, as the others do not prove
-their results, and once more with its usual check. `latency` runs original and result in ONNX
-Runtime with all its optimizations, turn by turn, with one thread and with two. What is measured
-is kept in build/bench_optimize.json (`--record`), where a later run adds to it; `--page` writes the tables of
-docs/benchmarks.md from there. onnxscript runs where `--onnxscript` names a Python that has it.
+the machine hits all alike. Constants do not count as nodes. `time` runs graphopt with
+`--check off`, as the others do not prove their results, and once more with its usual check.
+`latency` runs original and result in ONNX Runtime with all its optimizations, turn by turn, with
+one thread and with two. What is measured is kept in build/bench_optimize.json (`--record`),
+where a later run adds to it; `--page` writes the tables of docs/benchmarks.md from there.
+onnxscript runs where `--onnxscript` names a Python that has it.
 """
 
 from __future__ import annotations
