@@ -131,7 +131,7 @@ def _run(
     if report is not None and not report.lower().endswith(".json"):
         raise UsageError(f"--report '{report}': reports are JSON; name a file that ends in .json")
     _check_patterns(node_block_list)
-    data = existing_data(calibration)
+    data = existing_data(calibration, "--calib")
     op_types = tuple(part.strip() for part in (op_block_list or "").split(",") if part.strip())
 
     from graphopt.cli.progress import ProgressLine

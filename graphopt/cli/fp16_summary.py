@@ -16,7 +16,7 @@ from graphopt.cli.render import (
 )
 from graphopt.pipeline.half_report import HalfReport
 
-_SITES_SHOWN = 3
+_SITES_SHOWN = 2
 _REASONS_SHOWN = 8
 
 
@@ -34,7 +34,7 @@ def print_half_summary(source: str, report: HalfReport, *, verbose: int) -> None
     before, after = report.before, report.after
     rows = [
         ("nodes", f"{before.nodes:,}", f"{after.nodes:,}", change_text(before.nodes, after.nodes)),
-        (f"in {report.precision}", "", f"{report.half_nodes:,}", ""),
+        _half_row(report),
         ("Casts", str(report.casts_before), str(report.casts_after), ""),
         (
             "weights",
@@ -63,14 +63,28 @@ def print_half_summary(source: str, report: HalfReport, *, verbose: int) -> None
     print_line(console, f"{what} in {seconds_text(report.seconds)}")
 
 
+def _half_row(report: HalfReport) -> tuple[str, str, str, str]:
+    """What is in half: nodes, or weights where only they are."""
+    if report.storage_only:
+        return (f"weights in {report.precision}", "", f"{len(report.half):,}", "")
+    return (f"nodes in {report.precision}", "", f"{report.half_nodes:,}", "")
+
+
+def _short(site: str) -> str:
+    """The end of a site's name: `Erf /blocks.0/mlp/Erf -> y` is `mlp/Erf`."""
+    label = site.partition(" -> ")[0] if site.count(" ") > 2 else site.rpartition(" ")[2]
+    return "/".join(label.rpartition(" ")[2].split("/")[-2:])
+
+
 def _print_reasons(report: HalfReport, verbose: int) -> None:
     console = make_console()
     counts = Counter(report.float32.values())
     rows = []
     for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         sites = [site for site, why in report.float32.items() if why == reason]
-        more = f"; and {count - _SITES_SHOWN} more" if count > _SITES_SHOWN else ""
-        rows.append((str(count), reason, "; ".join(sites[:_SITES_SHOWN]) + more))
+        more = f", and {count - _SITES_SHOWN} more" if count > _SITES_SHOWN else ""
+        names = ", ".join(_short(site) for site in sites[:_SITES_SHOWN])
+        rows.append((str(count), reason, names + more))
     hidden = 0 if verbose else max(0, len(rows) - _REASONS_SHOWN)
     if rows:
         shown = rows[: len(rows) - hidden]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from graphopt.errors import InvalidModelError
-from graphopt.graph import ModelSource, all_graphs, clone, inline_functions, ir, save
+from graphopt.graph import ModelSource, all_graphs, all_nodes, clone, inline_functions, ir, save
 from graphopt.pipeline.execute import execute
 from graphopt.pipeline.model_files import load_valid
 from graphopt.pipeline.run import make_plan
+from graphopt.rewrite.journal import site_of
+from graphopt.rewrite.rewriter import ORIGIN_KEY
 from graphopt.shapes import infer_shapes
 
 _LARGE = 128 << 20
@@ -54,3 +58,39 @@ def prepared_for_half(original: ir.Model, level: int) -> ir.Model:
         infer_shapes(inlined)
         return inlined
     return model
+
+
+def blocked_sites(
+    original: ir.Model, prepared: ir.Model, op_types: Sequence[str], patterns: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """What has become of the nodes on the block lists: a rewrite may have put others in place.
+
+    Returns:
+        Site in `prepared` -> why it is blocked, for nodes that stand for one on a list, and the
+        entries of the lists that name nothing in either model.
+    """
+    expressions = {pattern: re.compile(pattern) for pattern in patterns}
+    unused = dict.fromkeys([*op_types, *patterns])
+    origins: dict[str, str] = {}
+    for model in (original, prepared):
+        for node in all_nodes(model):
+            if node.op_type in op_types:
+                unused.pop(node.op_type, None)
+                origins[_origin(node)] = node.op_type
+            names = [node.name, *(value.name for value in node.outputs)]
+            for pattern, expression in expressions.items():
+                if any(expression.fullmatch(name) for name in names if name):
+                    unused.pop(pattern, None)
+                    origins[_origin(node)] = f"'{pattern}'"
+    found = {}
+    for node in all_nodes(prepared):
+        for origin in node.metadata_props.get(ORIGIN_KEY, "").split(", "):
+            if origin in origins:
+                found[site_of(node)] = f"it stands for {origins[origin]}, on the block list"
+    return found, list(unused)
+
+
+def _origin(node: ir.Node) -> str:
+    """How a node is called in the metadata of those that take its place."""
+    output = next((value.name for value in node.outputs if value.name), "")
+    return node.name or f"{node.op_type}:{output}"

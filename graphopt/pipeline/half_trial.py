@@ -13,7 +13,7 @@ from graphopt.pipeline.half_measure import measured_ranges
 from graphopt.pipeline.half_options import HalfOptions
 from graphopt.pipeline.half_report import HalfReport, Task
 from graphopt.pipeline.half_search import find_culprits
-from graphopt.pipeline.half_source import prepared_for_half
+from graphopt.pipeline.half_source import blocked_sites, prepared_for_half
 from graphopt.pipeline.task_metric import Drop, TaskMetric, read_metric
 from graphopt.precision import (
     Blocked,
@@ -49,6 +49,7 @@ class Trial:
     _last: CheckReport = field(default_factory=CheckReport)
     _task: Task | None = None
     _runs: int = 0
+    _blocked: dict[str, str] = field(default_factory=dict)
 
     def settle(self, report: HalfReport, *, force: bool) -> frozenset[str]:
         """Measure, prove, and find what has to stay float32 beyond what is known to.
@@ -58,6 +59,7 @@ class Trial:
             EquivalenceError: no placement is right, and `force` is off.
         """
         options = self.options
+        self._name_blocked(report)
         self._drop = None if options.max_drop is None else Drop.parse(options.max_drop)
         if not options.check and (options.metric is not None or self._drop is not None):
             raise UsageError("a metric is checked on data; leave --check on")
@@ -91,6 +93,12 @@ class Trial:
             )
         return culprits or frozenset()
 
+    def _name_blocked(self, report: HalfReport) -> None:
+        """Find what stands for the nodes on the block lists, and what names none."""
+        lists = (self.options.op_block_list, self.options.node_block_list)
+        self._blocked, unused = blocked_sites(self.original, self.prepared, *lists)
+        report.notes += [f"'{entry}' on the block list names no node" for entry in unused]
+
     def _measure(self, report: HalfReport) -> None:
         """Measure ranges, and move scales ahead of sums that overflow."""
         checker, options = self._checker, self.options
@@ -114,6 +122,7 @@ class Trial:
             if alone.status is CheckStatus.FAILED:
                 # It was not half precision: a rewrite before it moved the outputs already.
                 self.prepared = prepared_for_half(self.original, 0)
+                self._blocked = {}
                 report.notes.append(
                     f"converted as it was: -O{self.options.level} moved its outputs"
                 )
@@ -163,7 +172,7 @@ class Trial:
             Blocked(
                 tuple(options.op_block_list),
                 tuple(options.node_block_list),
-                dict.fromkeys(sorted(culprits), reason),
+                self._blocked | dict.fromkeys(sorted(culprits), reason),
             ),
             self._measurements,
         )

@@ -72,6 +72,7 @@ def test_wrong_flags_cost_no_work(model: Path, invoke: Invoke, tmp_path: Path) -
     invoke("fp16", model, "a.onnx", "-o", "b.onnx").fails_with(2, "given twice")
     invoke("fp16", model, "--report", "r.html").fails_with(2, "JSON")
     invoke("fp16", model, "--max-drop", "much").fails_with(2, "drop")
+    invoke("fp16", model, "--calib", "none.npz").fails_with(2, "--calib 'none.npz'")
     invoke("fp16", tmp_path / "none.onnx").fails_with(3)
 
 

@@ -258,3 +258,17 @@ def test_ranges_are_measured_without_a_comparison_too() -> None:
     report = convert_half(from_text(SQUARES), options).report
     assert "it reaches 9e+04 on the data" in str(report.float32)
     assert report.runs == 0
+
+
+def test_a_block_list_reaches_what_a_rewrite_put_in_place() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,4] x) => (float[2,4] y)
+<float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}, float[4] b = {1,2,3,4}> {
+  p = MatMul(x, w)
+  y = Add(p, b)
+}"""
+    options = HalfOptions(op_block_list=["Add", "Exp"])
+    report = convert_half(from_text(text), options).report
+    assert report.after.operators == {"Gemm": 1}
+    assert list(report.float32.values()) == ["it stands for Add, on the block list"]
+    assert "'Exp' on the block list names no node" in report.notes
