@@ -70,8 +70,9 @@ class Case:
     def batches(self, calibration: bool) -> Iterator[tuple[Feed, Any]]:
         """What calibrates, or what judges: disjoint.
 
-        Of CIFAR-10 training images calibrate and all test images judge. Of other data every fourth
-        batch calibrates, the others judge; exports have random inputs.
+        Of CIFAR-10 training images calibrate and all test images judge; of grey photos Set68 and
+        Set12. Of other data every fourth batch calibrates, the others judge; exports have random
+        inputs.
         """
         if self.zoo and self.name in CIFAR:
             module = loader(ZOO)
@@ -79,6 +80,10 @@ class Case:
                 path = module.P
                 module.P = lambda *parts: str(path(*parts)).replace("_test.npz", "_train10k.npz")
             yield from module.batches(self.name, 1000 if calibration else None)
+            return
+        if self.name == "dncnn_s25":
+            gray = loader(ZOO).gray
+            yield from gray("noisy", 25, *(("Set68", 24) if calibration else ("Set12",)))
             return
         if self.zoo:
             every = loader(ZOO).batches(self.name, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from graphopt.cli.render import (
     change_text,
@@ -16,7 +18,12 @@ from graphopt.cli.render import (
 from graphopt.cli.tensor_table import decibels_text
 from graphopt.pipeline.quantization.report import GroupReport, QuantizeReport
 
-_GROUPS_SHOWN = 30
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_GROUPS_SHOWN, _REASONS_SHOWN = 30, 8
+_LONGEST_NAME = 24
+"""So that the table fits into 80 columns."""
 
 
 def print_quantization(source: str, report: QuantizeReport, *, verbose: int) -> None:
@@ -72,25 +79,40 @@ def _print_groups(report: QuantizeReport, *, whole: bool) -> None:
     if shown:
         print_table(
             console,
-            ("group", "op type", "precision", "range", "SQNR", "gain", "why float"),
+            ("group", "op type", "integers for", "SQNR", "gain"),
             [_row(group, whole=whole) for group in shown],
             right=("SQNR", "gain"),
         )
         if len(shown) < count:
-            print_line(console, f"and {count - len(shown)} more in integers: -v shows them")
+            print_line(console, f"and {count - len(shown)} more: -v shows them")
+        print_line(console)
+        _print_reasons(console, report.groups, whole=whole)
+
+
+def _print_reasons(console: Console, groups: Sequence[GroupReport], *, whole: bool) -> None:
+    """Why groups are float; those with one reason in one line."""
+    names: dict[str, list[str]] = {}
+    for group in groups:
+        if group.precision == "float":
+            names.setdefault(group.reason, []).append(short_name(group.name, whole=whole))
+    listed = sorted(names.items(), key=lambda item: -len(item[1]))
+    for reason, some in listed if whole else listed[:_REASONS_SHOWN]:
+        who = some[0] if len(some) == 1 else f"{len(some)} groups"
+        print_line(console, f"float: {who}: {reason}")
+    if not whole and len(listed) > _REASONS_SHOWN:
+        print_line(console, f"and {len(listed) - _REASONS_SHOWN} more reasons: -v shows them")
+    if listed:
         print_line(console)
 
 
 def _row(group: GroupReport, *, whole: bool) -> tuple[str, ...]:
     low_high = group.range
     return (
-        short_name(group.name, whole=whole),
+        short_name(group.name, whole=whole, longest=_LONGEST_NAME),
         group.op_type,
-        group.precision,
-        "" if low_high is None else f"{low_high[0]:.3g} to {low_high[1]:.3g}",
+        group.precision if low_high is None else f"{low_high[0]:.3g} to {low_high[1]:.3g}",
         "" if group.sqnr is None else decibels_text(group.sqnr),
         "" if group.gain is None else f"{group.gain * 1e6:.0f} us",
-        group.reason,
     )
 
 

@@ -91,9 +91,9 @@ def share_text(share: float) -> str:
     return f"{share:6.1%} {'█' * round(share * _BAR)}"
 
 
-def short_name(name: str, *, whole: bool) -> str:
+def short_name(name: str, *, whole: bool, longest: int = _LONGEST_NAME) -> str:
     """A node's name, cut at its front: the end of a path tells nodes apart."""
-    return name if whole or len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    return name if whole or len(name) <= longest else "…" + name[1 - longest :]
 
 
 def size_text(count: int | None) -> str:

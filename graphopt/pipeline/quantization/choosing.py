@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from graphopt.pipeline.quantization.search import search
 from graphopt.pipeline.task_metric import read_metric
 
 Tell = Callable[[str], None]
+
+LEAST_SQNR = 15.0
+"""In dB, at the outputs: a result with more noise is never given back unasked."""
 
 SENSITIVITY_FEEDS = 8
 """So many samples tell which groups do the most harm."""
@@ -93,6 +97,18 @@ def read_budgets(original: ir.Model, data: CalibrationData, options: Options) ->
     )
 
 
+def usual_budget(original: ir.Model, data: CalibrationData, options: Options) -> Budget | None:
+    """What a result has to reach where nothing was asked for; None if no output is float."""
+    if not any(
+        value.dtype is not None and value.dtype.is_floating_point()
+        for value in original.graph.outputs
+    ):
+        return None
+    return read_budgets(
+        original, data, dataclasses.replace(options, max_drop=None, least_sqnr=LEAST_SQNR)
+    )
+
+
 def _remembering(measure: Callable[[ir.Model], float]) -> Callable[[ir.Model], float]:
     """The same measure, which does not measure the last model again."""
     last: list[tuple[ir.Model, float]] = []
@@ -132,9 +148,15 @@ def slow_groups(candidates: Candidates) -> dict[str, str]:
 
 
 def without_outsized(
-    candidates: Candidates, choice: Choice, data: CalibrationData, options: Options, tell: Tell
+    candidates: Candidates,
+    choice: Choice,
+    data: CalibrationData,
+    options: Options,
+    tell: Tell,
+    *,
+    worth_it: Callable[[ir.Model], bool],
 ) -> Choice:
-    """Give up the few groups that make most of the noise, if there are any."""
+    """Give up the few groups that make most of the noise, if what is left is worth it."""
     from graphopt.quantization.sensitivity import NoiseMeter, outsized
 
     names = [name for name in candidates.groups if name not in choice.float_groups]
@@ -147,8 +169,15 @@ def without_outsized(
 
     found = outsized(names, noise_of, choice.gains or dict.fromkeys(names, 1.0))
     choice.noise = found.noise
-    for name, share in found.shares.items():
-        choice.float_groups[name] = f"it alone makes {share:.0%} of the noise at the outputs"
+    if not found.shares:
+        return choice
+    given_up = {
+        name: f"it alone makes {share:.0%} of the noise at the outputs"
+        for name, share in found.shares.items()
+    }
+    tell("racing what is left against the original")
+    if worth_it(candidates.build({**choice.float_groups, **given_up})):
+        choice.float_groups.update(given_up)
     return choice
 
 

@@ -30,6 +30,7 @@ from graphopt.pipeline.quantization.choosing import (
     read_budgets,
     slow_groups,
     unavailable,
+    usual_budget,
     within_budget,
     without_outsized,
 )
@@ -39,6 +40,7 @@ from graphopt.pipeline.quantization.proof import (
     describe_groups,
     left_float,
     measure_latency,
+    race_with,
     verify_result,
 )
 from graphopt.pipeline.quantization.repairs import (
@@ -162,7 +164,8 @@ def quantize(
         report.warnings.append(
             "there are fewer than 8 samples, so the result was checked on those that calibrated"
         )
-    job = _Job(original, data, chosen, report, tell, force)
+    real = test_data is not None or not made_up
+    job = _Job(original, data, chosen, report, tell, force, real)
     model = job.run()
     report.after = statistics_of(model, None, count=False)
     forget_inferred(model, described)
@@ -192,6 +195,7 @@ class _Job:
         report: QuantizeReport,
         tell: Tell,
         force: bool,
+        real: bool,
     ) -> None:
         self._original = original
         self._data = data
@@ -199,6 +203,7 @@ class _Job:
         self._report = report
         self._tell = tell
         self._force = force
+        self._real = real
         self._provider = options.rules.provider or "cpu"
 
     def run(self) -> ir.Model:
@@ -232,14 +237,19 @@ class _Job:
             return self._without_data_instead()
         if choice.winner == "float":
             report.kind = "float"
+            report.repairs.clear()
             report.warnings.append("nothing is faster in integers: the result is the float model")
         elif options.spare_outsized:
-            choice = without_outsized(candidates, choice, data, options, self._tell)
+            choice = without_outsized(
+                candidates, choice, data, options, self._tell, worth_it=self._is_faster
+            )
         budget = read_budgets(self._original, data, options)
         if budget is not None and report.kind != "float":
             choice = within_budget(
                 candidates, choice, budget, data, options, report, self._tell, force=self._force
             )
+        elif report.kind != "float" and self._real:
+            self._keep_usual_budget(candidates, choice)
         self._tell("writing integers")
         model = candidates.build(choice.float_groups)
         if report.kind != "float":
@@ -255,6 +265,25 @@ class _Job:
         describe_groups(candidates, plan, choice, model, data.check, report)
         self._evaluate(model, budget)
         return model
+
+    def _keep_usual_budget(self, candidates: Candidates, choice: Choice) -> None:
+        """Give groups up, or all of them, where the outputs would be mostly noise."""
+        data, options, report = self._data, self._options, self._report
+        usual = usual_budget(self._original, data, options)
+        if usual is None or usual.allows(usual.measure(candidates.build(choice.float_groups))):
+            return
+        try:
+            within_budget(candidates, choice, usual, data, options, report, self._tell, force=False)
+            given_up = "groups were left float"
+        except EquivalenceError:
+            reason = f"no mixture has {usual.name} of at least {usual.text}"
+            choice.float_groups.update(dict.fromkeys(candidates.groups, reason))
+            report.kind, given_up = "float", "all groups were left float"
+            report.curve.clear()
+        report.warnings.append(
+            f"{given_up} as the outputs would have had {usual.name} below {usual.text}; "
+            "--least-sqnr and --max-drop decide otherwise"
+        )
 
     def _spoils(self, corrected: ir.Model, budget: Budget | None) -> bool:
         """Whether the bias correction leaves the budget that the model was found to keep."""
@@ -400,6 +429,13 @@ class _Job:
             report.metric = metric.name
             report.metric_before = metric.measure(self._original) if metric.bounded else None
             report.metric_after = metric.measure(model)
+
+    def _is_faster(self, model: ir.Model) -> bool:
+        """Whether a model is no slower than the original, where that matters."""
+        if not self._only_if_faster():
+            return True
+        feed = next(iter(self._data.check))
+        return not race_with(self._original, model, feed, self._provider)[0]
 
     def _only_if_faster(self) -> bool:
         """Whether what is not measurably faster stays float."""

@@ -26,6 +26,9 @@ Tell = Callable[[str], None]
 MATRICES = ("MatMul", "Gemm")
 USUAL_STRENGTH = 0.5
 
+ROWS = 128
+"""So many rows (positions) of each of the feeds tell how to round."""
+
 
 def repaired_model(
     model: ir.Model,
@@ -115,6 +118,7 @@ def rounded_weights(
         {place: constant.parameters for place, constant in constants.items()},
         feeds,
         biases_follow=options.bias_correction,
+        rows_per_feed=ROWS,
         seed=options.seed,
         threads=options.threads,
         progress=lambda count: tell(f"rounding weights ({count})"),
