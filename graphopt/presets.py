@@ -9,8 +9,11 @@ CLEAN = (
     "fold-reshape-targets",
     "eliminate-identities",
     "eliminate-neutral-arithmetic",
+    "eliminate-repetitions",
     "merge-casts",
+    "merge-concats",
     "merge-slices",
+    "fuse-reduce-unsqueeze",
 )
 """Fold and clean: nothing here changes a bit of any output."""
 

@@ -7,6 +7,7 @@ from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
+from graphopt_passes.eliminate_repetitions import EliminateRepetitions
 from graphopt_passes.eliminate_zero_terms import EliminateZeroTerms
 from graphopt_passes.equalize_channels import EqualizeChannels
 from graphopt_passes.fold_constants import FoldConstants
@@ -18,11 +19,13 @@ from graphopt_passes.fuse_hard_swish import FuseHardSwish
 from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
 from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
 from graphopt_passes.fuse_pad import FusePad
+from graphopt_passes.fuse_reduce_unsqueeze import FuseReduceUnsqueeze
 from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
 from graphopt_passes.insert_qdq import InsertQdq
 from graphopt_passes.merge_casts import MergeCasts
+from graphopt_passes.merge_concats import MergeConcats
 from graphopt_passes.merge_constant_arithmetic import MergeConstantArithmetic
 from graphopt_passes.merge_movements import MergeMovements
 from graphopt_passes.merge_sizes import MergeSizes
@@ -43,6 +46,7 @@ PASSES = (
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
+    EliminateRepetitions,
     EliminateZeroTerms,
     EqualizeChannels,
     FoldConstants,
@@ -54,11 +58,13 @@ PASSES = (
     FuseLayerNormalization,
     FuseMatmulAdd,
     FusePad,
+    FuseReduceUnsqueeze,
     HoistGathers,
     HoistReductions,
     InlineConstantBranches,
     InsertQdq,
     MergeCasts,
+    MergeConcats,
     MergeConstantArithmetic,
     MergeMovements,
     MergeSizes,
