@@ -60,6 +60,7 @@ class HalfReport:
         casts_before: Casts in the original.
         casts_after: Casts in the result.
         measured: how many tensors' ranges are known from running the model.
+        measurements: those ranges, as `convert-half{ranges=report.json}` reads them.
         check: the comparison of the rounded model with the original.
         first_check: the comparison before anything fell back; None if nothing did.
         runs: how many times a candidate was compared.
@@ -83,6 +84,7 @@ class HalfReport:
     casts_before: int = 0
     casts_after: int = 0
     measured: int = 0
+    measurements: dict[str, Any] = field(default_factory=dict)
     check: CheckReport = field(default_factory=CheckReport)
     first_check: CheckReport | None = None
     runs: int = 0

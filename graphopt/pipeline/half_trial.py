@@ -109,6 +109,7 @@ class Trial:
         measured = measured_ranges(self.prepared, checker, real=real)
         if measured is not None:
             report.measured = len(measured.by_name)
+            report.measurements = measured.to_json()
             half = format_named(options.precision)
             measured, report.scales_moved = move_scales(self.prepared, measured, half)
         self._measurements = measured

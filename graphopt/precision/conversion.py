@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.graph import constant_tensor, ir, nested_graphs, subgraphs
+from graphopt.graph import constant_tensor, ir, nested_graphs
 from graphopt.precision.flow import Cluster, Flow, Tensor, Use
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.operators import DTYPE_ATTRIBUTES, FLOAT_BY_DEFAULT
-from graphopt.precision.slots import holds_float32, with_element
+from graphopt.precision.slots import with_element
 from graphopt.rewrite import Journal, Rewriter
 from graphopt.rewrite.rewriter import ORIGIN_KEY, PASS_KEY
 
@@ -257,14 +257,3 @@ def _redirect(uses: list[Use], value: ir.Value) -> None:
 def count_casts(model: ir.Model) -> int:
     """Cast nodes of a model, those in subgraphs included."""
     return sum(node.op_type == "Cast" for graph in nested_graphs(model.graph) for node in graph)
-
-
-def float32_nodes(model: ir.Model) -> int:
-    """Nodes that still make a float32 value, constants and Casts apart."""
-    return sum(
-        node.op_type not in ("Cast", "Constant")
-        and not subgraphs(node)
-        and any(holds_float32(value) for value in node.outputs)
-        for graph in nested_graphs(model.graph)
-        for node in graph
-    )

@@ -58,19 +58,20 @@ class Measurements:
 
     @classmethod
     def read(cls, path: str) -> Measurements:
-        """Read a file written as `to_json` says.
+        """Read a file written as `to_json` says, or the report of a conversion.
 
         Raises:
             UsageError: there is no such file, or it holds something else.
         """
         try:
             data = json.loads(Path(path).read_text("utf-8"))
+            data = data.get("measurements", data)
             ranges = {
                 name: Measured(float(low), float(high), int(count))
                 for name, (low, high, count) in data["ranges"].items()
             }
             return cls(ranges, float(data["margin"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"'{path}' holds no ranges: {reason_of(error)}") from error
 
 

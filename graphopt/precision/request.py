@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from graphopt.graph import ir
 from graphopt.precision.clusters import flow_of
@@ -57,14 +56,6 @@ class Plan:
     def half_sites(self) -> list[str]:
         """Sites of the clusters with nodes that go to half, in the order of the model."""
         return [c.site for c in self.flow.clusters if c.nodes and self.placement[c]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything that decides the output, as plain data."""
-        return {
-            "half": self.half_sites(),
-            "float32": dict(self.reasons),
-            "clamped": {value.name or "": bound for value, bound in self.masks.bounds.items()},
-        }
 
 
 def make_plan(model: ir.Model, request: Request) -> Plan:

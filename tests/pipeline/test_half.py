@@ -14,7 +14,7 @@ from graphopt.pipeline import half_search
 from graphopt.pipeline.half import HalfOptions, convert_half
 from graphopt.pipeline.half_check import HalfChecker
 from graphopt.pipeline.half_search import find_culprits
-from graphopt.precision import FLOAT16, Request, count_casts, make_plan
+from graphopt.precision import FLOAT16, Measurements, Request, count_casts, make_plan
 from graphopt.precision.simulation import simulated
 from graphopt.report import CheckStatus
 from graphopt.runtime import Session
@@ -272,3 +272,19 @@ g (float[2,4] x) => (float[2,4] y)
     assert report.after.operators == {"Gemm": 1}
     assert list(report.float32.values()) == ["it stands for Add, on the block list"]
     assert "'Exp' on the block list names no node" in report.notes
+
+
+def test_a_report_s_ranges_serve_the_pass(tmp_path: Path) -> None:
+    feed = {"x": np.array([300.0, 1.0, 2.0, 3.0], np.float32)}
+    report = convert_half(from_text(SQUARES), HalfOptions(level=0, calibration=[feed])).report
+    path = tmp_path / "report.json"
+    path.write_text(report.to_json())
+    known = Measurements.read(str(path))
+    assert known.by_name["a"].maximum == 90000.0
+    model = from_text(SQUARES)
+    infer_shapes(model)
+    reasons = make_plan(model, Request(measurements=known)).reasons
+    assert "it reaches 9e+04 on the data" in str(reasons)
+    path.write_text("[]")
+    with pytest.raises(UsageError, match="holds no ranges"):
+        Measurements.read(str(path))
