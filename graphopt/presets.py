@@ -10,6 +10,7 @@ CLEAN = (
     "eliminate-identities",
     "eliminate-neutral-arithmetic",
     "eliminate-repetitions",
+    "eliminate-zero-states",
     "merge-casts",
     "merge-concats",
     "merge-slices",

@@ -8,6 +8,7 @@ from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
 from graphopt_passes.eliminate_repetitions import EliminateRepetitions
+from graphopt_passes.eliminate_zero_states import EliminateZeroStates
 from graphopt_passes.eliminate_zero_terms import EliminateZeroTerms
 from graphopt_passes.equalize_channels import EqualizeChannels
 from graphopt_passes.fold_constants import FoldConstants
@@ -47,6 +48,7 @@ PASSES = (
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
     EliminateRepetitions,
+    EliminateZeroStates,
     EliminateZeroTerms,
     EqualizeChannels,
     FoldConstants,

@@ -1,6 +1,7 @@
 """Leave out what adds zero where it makes no difference but to the sign of a zero.
 
     MatMul(x, w) + 0                 ->  MatMul(x, w)               in either order, and - 0
+    Reshape(InstanceNormalization) + 0                              the same
     Softmax(x + 0)                   ->  Softmax(x)                 and others
     Conv(x, w, 0), Gemm(x, w, 0)     ->  Conv(x, w), Gemm(x, w)     and ConvTranspose
 
@@ -31,6 +32,7 @@ from graphopt.plugin import (
     same_dim,
     variable,
 )
+from graphopt_passes.movement import is_movement
 
 
 def _is_zero(value: ir.Value) -> bool:
@@ -44,6 +46,12 @@ def _is_zero(value: ir.Value) -> bool:
 
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_SUMS = (*_PRODUCTS, "BatchNormalization", "GroupNormalization", "InstanceNormalization")
+"""A normalization adds its offset B last: the sum is -0.0 only where B is too."""
+
+_LONGEST = 6
+"""Nodes that only move data between a sum and the zeros."""
+
 _FORGETFUL = frozenset(
     {
         *_PRODUCTS,
@@ -85,8 +93,13 @@ class EliminateZeroTerms(RewritePass):
 
 
 def _is_product(value: ir.Value) -> bool:
+    """Whether the value is a sum of products, or was normalized, and then at most moved."""
     producer = value.producer()
-    return producer is not None and producer.op_type in _PRODUCTS and producer.domain == ""
+    for _ in range(_LONGEST):
+        if producer is None or not is_movement(producer) or producer.inputs[0] is None:
+            break
+        producer = producer.inputs[0].producer()
+    return producer is not None and producer.op_type in _SUMS and producer.domain == ""
 
 
 def _is_forgotten(value: ir.Value) -> bool:
