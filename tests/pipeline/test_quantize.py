@@ -136,6 +136,26 @@ def test_a_budget_is_kept_by_giving_groups_up(resnet: Path, digits: dict[str, np
     assert all(group.noise is not None for group in given_up)
 
 
+def test_a_search_measures_seldom(resnet: Path, digits: dict[str, np.ndarray]) -> None:
+    images = digits["image"][64:96]
+    seen: list[np.ndarray] = []
+
+    def closeness(run: Any) -> float:
+        seen.append(next(iter(run({"image": images}).values())))
+        return float(1 - np.square(seen[-1] - seen[0]).sum() / np.square(seen[0]).sum())
+
+    plain = quantized(resnet, digits, metric=closeness, spare_outsized=False)
+    drop = f"{(1 - plain.report.metric_after) * 50:.6f}%"  # half of what it is
+    seen.clear()
+    result = quantized(
+        resnet, digits, metric=closeness, max_drop=drop, bias_correction=True, spare_outsized=False
+    )
+    assert result.ok
+    assert len(result.report.curve) >= 2
+    assert len(seen) <= 12  # the original and the result are among them
+    assert 1 - result.report.metric_after <= 0.5 * (1 - plain.report.metric_after) + 1e-6
+
+
 def test_a_budget_that_nothing_keeps(
     resnet: Path, digits: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
