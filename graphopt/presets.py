@@ -4,6 +4,7 @@ CLEAN = (
     "eliminate-initializer-inputs",
     "eliminate-dead-nodes",
     "convert-cast-like",
+    "convert-split-to-sequence",
     "fold-constants",
     "inline-constant-branches",
     "fold-reshape-targets",

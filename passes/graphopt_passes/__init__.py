@@ -2,6 +2,7 @@
 
 from graphopt_passes.convert_cast_like import ConvertCastLike
 from graphopt_passes.convert_half import ConvertHalf
+from graphopt_passes.convert_split_to_sequence import ConvertSplitToSequence
 from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_identities import EliminateIdentities
@@ -42,6 +43,7 @@ from graphopt_passes.sparsify_weights import SparsifyWeights
 PASSES = (
     ConvertCastLike,
     ConvertHalf,
+    ConvertSplitToSequence,
     EliminateDeadNodes,
     EliminateDuplicates,
     EliminateIdentities,
