@@ -18,7 +18,7 @@ from graphopt.pipeline.task_metric import read_metric
 
 Tell = Callable[[str], None]
 
-LEAST_SQNR = 15.0
+LEAST_SQNR = 10.0
 """In dB, at the outputs: a result with more noise is never given back unasked."""
 
 SENSITIVITY_FEEDS = 8

@@ -22,7 +22,10 @@ CHECKED = 32
 """So many samples check the result, if there are as many."""
 
 REPAIRED_WITH = 32
-"""So many samples are enough for the means and moments of the repairs."""
+"""So many samples are enough for the second moments that weights are rounded by."""
+
+AVERAGED_OVER = 16
+"""So many samples are enough for means and for the spread of channels."""
 
 _KEPT_BYTES = 1 << 30
 

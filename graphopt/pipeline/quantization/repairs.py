@@ -11,7 +11,7 @@ from graphopt.graph import clone, ir
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import first_problem
 from graphopt.pipeline.quantization.candidates import Candidates
-from graphopt.pipeline.quantization.data import CHECKED, REPAIRED_WITH, CalibrationData, Feeds
+from graphopt.pipeline.quantization.data import AVERAGED_OVER, CHECKED, CalibrationData, Feeds
 from graphopt.pipeline.quantization.options import Options
 from graphopt.pipeline.quantization.report import QuantizeReport
 from graphopt.report import CheckStatus
@@ -147,7 +147,7 @@ def with_repaired_bias(
     float_model = correct_biases(
         candidates.model,
         lambda changed: quantized(changed, plan),
-        data.calibration.first(REPAIRED_WITH),
+        data.calibration.first(AVERAGED_OVER),
         threads=options.threads,
         progress=lambda done, count: tell(f"correcting biases ({done}/{count})"),
     )
