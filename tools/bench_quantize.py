@@ -70,9 +70,9 @@ class Case:
     def batches(self, calibration: bool) -> Iterator[tuple[Feed, Any]]:
         """What calibrates, or what judges: disjoint.
 
-        Of CIFAR-10 training images calibrate and all test images judge; of grey photos Set68 and
-        Set12. Of other data every fourth batch calibrates, the others judge; exports have random
-        inputs.
+        Of CIFAR-10 training images calibrate and all test images judge; of grey photos pieces
+        of Set68 and all of Set12. Of other data every fourth batch calibrates, the others judge;
+        exports have random inputs.
         """
         if self.zoo and self.name in CIFAR:
             module = loader(ZOO)
@@ -83,7 +83,9 @@ class Case:
             return
         if self.name == "dncnn_s25":
             gray = loader(ZOO).gray
-            yield from gray("noisy", 25, *(("Set68", 24) if calibration else ("Set12",)))
+            for feed, clean in gray("noisy", 25, "Set68", 24) if calibration else gray("noisy", 25):
+                cut = slice(64, 192) if calibration else slice(None)
+                yield {"noisy": feed["noisy"][:, :, cut, cut]}, clean
             return
         if self.zoo:
             every = loader(ZOO).batches(self.name, None)
