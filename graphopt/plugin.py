@@ -20,7 +20,8 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from enum import StrEnum
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphopt.errors import GraphoptError
 from graphopt.graph import (
@@ -37,16 +38,6 @@ from graphopt.graph import (
     subgraphs,
     to_proto,
 )
-from graphopt.precision import Blocked, Measurements, format_named
-from graphopt.precision import Request as HalfRequest
-from graphopt.precision import convert as convert_to_half
-from graphopt.pruning.uniform import prune_channels
-from graphopt.quantization.dynamic import quantize_dynamically
-from graphopt.quantization.insertion import insert_qdq
-from graphopt.quantization.plan_sources import plan_of_ranges, read_plan
-from graphopt.quantization.repair.equalization import equalize_channels
-from graphopt.quantization.repair.smoothing import smooth_activations
-from graphopt.quantization.weight_only import BlockFormat, quantize_weights
 from graphopt.rewrite import (
     Journal,
     Match,
@@ -62,8 +53,20 @@ from graphopt.rewrite import (
 )
 from graphopt.rewrite.journal import site_of
 from graphopt.rewrite.rewriter import is_removable
-from graphopt.runtime import read_feeds
 from graphopt.shapes import known_shape, same_dim, same_shape, static_shape, symbolic_value
+
+if TYPE_CHECKING:
+    from graphopt.precision import Blocked, Measurements, format_named
+    from graphopt.precision import Request as HalfRequest
+    from graphopt.precision import convert as convert_to_half
+    from graphopt.pruning.uniform import prune_channels
+    from graphopt.quantization.dynamic import quantize_dynamically
+    from graphopt.quantization.insertion import insert_qdq
+    from graphopt.quantization.plan_sources import plan_of_ranges, read_plan
+    from graphopt.quantization.repair.equalization import equalize_channels
+    from graphopt.quantization.repair.smoothing import smooth_activations
+    from graphopt.quantization.weight_only import BlockFormat, quantize_weights
+    from graphopt.runtime import read_feeds
 
 __all__ = [
     "BlockFormat",
@@ -117,6 +120,36 @@ __all__ = [
     "to_proto",
     "variable",
 ]
+
+
+_LOSSY_HOME = {
+    "Blocked": "precision",
+    "Measurements": "precision",
+    "format_named": "precision",
+    "HalfRequest": "precision:Request",
+    "convert_to_half": "precision:convert",
+    "prune_channels": "pruning.uniform",
+    "quantize_dynamically": "quantization.dynamic",
+    "insert_qdq": "quantization.insertion",
+    "plan_of_ranges": "quantization.plan_sources",
+    "read_plan": "quantization.plan_sources",
+    "equalize_channels": "quantization.repair.equalization",
+    "smooth_activations": "quantization.repair.smoothing",
+    "BlockFormat": "quantization.weight_only",
+    "quantize_weights": "quantization.weight_only",
+    "read_feeds": "runtime",
+}
+"""Where the names live that only lossy passes need: a pass imports them where it runs, so that a
+lossless run does not wait for them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOSSY_HOME:
+        raise AttributeError(f"module 'graphopt.plugin' has no attribute '{name}'")
+    module, _, there = _LOSSY_HOME[name].partition(":")
+    value = getattr(import_module(f"graphopt.{module}"), there or name)
+    globals()[name] = value
+    return value
 
 
 class Promise(StrEnum):

@@ -18,18 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import (
-    Blocked,
-    HalfRequest,
-    Journal,
-    Measurements,
-    Pass,
-    Promise,
-    convert_to_half,
-    format_named,
-    ir,
-    option,
-)
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,14 @@ class ConvertHalf(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Plan and convert; shapes must have been inferred."""
+        from graphopt.plugin import (
+            Blocked,
+            HalfRequest,
+            Measurements,
+            convert_to_half,
+            format_named,
+        )
+
         request = HalfRequest(
             format_named(self.type),
             self.keep_io_types,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import Journal, Pass, Promise, equalize_channels, ir, option
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,6 @@ class EqualizeChannels(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Find the factors of all pairs together, then apply them."""
+        from graphopt.plugin import equalize_channels
+
         equalize_channels(model, journal, sweeps=self.sweeps)

@@ -18,16 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import (
-    Journal,
-    Pass,
-    Promise,
-    insert_qdq,
-    ir,
-    option,
-    plan_of_ranges,
-    read_plan,
-)
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,8 @@ class InsertQdq(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Read or make the plan, and insert it."""
+        from graphopt.plugin import insert_qdq, plan_of_ranges, read_plan
+
         if self.plan:
             plan = read_plan(self.plan)
         else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import Journal, Pass, Promise, ir, option, prune_channels
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class PruneChannels(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Prune once, however many rounds the pipeline makes."""
+        from graphopt.plugin import prune_channels
+
         prune_channels(
             model,
             journal,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import Journal, Pass, Promise, ir, option, quantize_dynamically
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class QuantizeDynamically(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Replace each node in its place."""
+        from graphopt.plugin import quantize_dynamically
+
         quantize_dynamically(
             model,
             journal,

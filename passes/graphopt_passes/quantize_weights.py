@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import BlockFormat, Journal, Pass, Promise, ir, option, quantize_weights
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class QuantizeWeights(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Replace each node in its place, rounding to nearest."""
+        from graphopt.plugin import BlockFormat, quantize_weights
+
         quantize_weights(
             model,
             journal,

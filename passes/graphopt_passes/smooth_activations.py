@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.plugin import Journal, Pass, Promise, ir, option, read_feeds, smooth_activations
+from graphopt.plugin import Journal, Pass, Promise, ir, option
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class SmoothActivations(Pass):
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Measure the channels, then rescale them."""
+        from graphopt.plugin import read_feeds, smooth_activations
+
         if not self.data:
             journal.decline("model", "no calibration data is given")
             return
