@@ -38,7 +38,7 @@ def print_summary(source: str, report: Report, *, verbose: int) -> None:
     print_line(console, f"{source} -> {report.output or '(dry run, nothing written)'}", "bold")
     print_line(console)
     if report.passes:
-        _print_passes(report)
+        _print_passes(report, everything=verbose > 0)
     _print_difference(report)
     print_line(console)
     for line in _problems(report):
@@ -53,8 +53,11 @@ def print_summary(source: str, report: Report, *, verbose: int) -> None:
     print_line(console, f"{what} in {seconds_text(report.seconds)}")
 
 
-def _print_passes(report: Report) -> None:
+def _print_passes(report: Report, *, everything: bool) -> None:
+    """List the passes that did something; all of them where `everything` is asked for."""
     console = make_console()
+    idle = PassStatus.UNCHANGED
+    listed = [entry for entry in report.passes if everything or entry.status is not idle]
     print_table(
         console,
         ("pass", "promise", "changes", "declined", "time", "result"),
@@ -67,10 +70,14 @@ def _print_passes(report: Report) -> None:
                 seconds_text(entry.seconds),
                 "" if entry.status is PassStatus.UNCHANGED else str(entry.status),
             )
-            for entry in report.passes
+            for entry in listed
         ],
         right=("changes", "declined", "time"),
     )
+    rest = [entry for entry in report.passes if not everything and entry.status is idle]
+    if rest:
+        spent = seconds_text(sum(entry.seconds for entry in rest))
+        print_line(console, f"{len(rest)} runs of passes changed nothing ({spent}): -v lists them")
     print_line(console)
 
 
