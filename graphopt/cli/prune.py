@@ -53,9 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--round-to",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Keep a multiple of this many channels.",
+    help="Keep a multiple of this many channels  [default: 1; with --target-latency 8].",
 )
 @click.option(
     "--min-channels",

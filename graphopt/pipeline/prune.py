@@ -30,6 +30,7 @@ from graphopt.pipeline.model_files import (
 )
 from graphopt.pipeline.prune_budget import Budget
 from graphopt.pipeline.prune_check import Judge
+from graphopt.pipeline.prune_latency import LATENCY_ROUND_TO
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pruning.allocation_choice import make_choice
 from graphopt.pruning.coupling import find_groups
@@ -119,7 +120,7 @@ def prune(
     metric: str | Callable[..., float] | None = None,
     importance: str = "auto",
     repair: bool = True,
-    round_to: int = 1,
+    round_to: int | None = None,
     min_channels: int = 1,
     ignore: Sequence[str] = (),
     calibration: Any = None,
@@ -148,7 +149,8 @@ def prune(
             or "auto": second-order where there is data, l1 elsewhere.
         repair: refit what stays to the original on the calibration data; without data, let
             channels that stay stand in for those that go, as far as their weights tell.
-        round_to: keep a multiple of this many channels in each group.
+        round_to: keep a multiple of this many channels in each group; None for 1, and for what
+            kernels are fast at where a latency is asked for.
         min_channels: keep at least this many.
         ignore: regular expressions; a group whose name, nodes or weights match stays whole.
         calibration: unlabelled inputs: a path, `module:function`, or an iterable of feeds.
@@ -177,6 +179,8 @@ def prune(
         latency=target_latency,
         max_drop=max_drop,
     )
+    if round_to is None:
+        round_to = 1 if budget.latency is None else LATENCY_ROUND_TO
     if output is not None:
         check_output(source, output, overwrite)
         output = Path(output).absolute()
@@ -209,7 +213,14 @@ def prune(
 
     def choose(share: float) -> Kept:
         if budget.ratio is not None or not feeds:
-            return uniform_kept(groups, scores, share, round_to=round_to, least=min_channels)
+            return uniform_kept(
+                groups,
+                scores,
+                share,
+                round_to=round_to,
+                least=min_channels,
+                in_turn=budget.ratio is None,
+            )
         return choice.along_path(share)
 
     repaired = RepairReport()

@@ -12,17 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from graphopt.errors import EquivalenceError, UsageError
 from graphopt.graph import ir
+from graphopt.pipeline.prune_latency import Kept, meet_latency
 from graphopt.pipeline.task_metric import Drop
 from graphopt.pruning.coupling_costs import PruningCosts, counts_of
 
-Kept = dict[str, np.ndarray]
-
-LATENCY_TOLERANCE = 0.03
-"""How far from a requested latency a result may be."""
 _COUNTED_STEPS = 40
 _MEASURED_STEPS = 10
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -180,40 +175,16 @@ class Budget:
         judge: Judge,
         tell: Callable[[str], None],
     ) -> tuple[Kept, ir.Model]:
-        """Bisect on the share: the first guess is that latency goes with MACs."""
+        """By measurement; the first guess is that latency goes with MACs."""
         assert self.latency is not None  # noqa: S101 - the caller looked
         before = 1.0 if self.latency.relative else judge.original_latency()
         target = self.latency.of(1.0) if self.latency.relative else self.latency.amount / before
-        low, high = 0.0, 1.0
-        share = _share_of_macs(choose, costs, min(target, 1.0))
-        best: tuple[float, Kept, ir.Model] | None = None
-        seen: set[tuple[tuple[str, int], ...]] = set()
-        for step in range(_MEASURED_STEPS):
-            kept = choose(share)
-            key = tuple(sorted(counts_of(kept).items()))
-            if key in seen:
-                break
-            seen.add(key)
-            candidate = build(kept)
-            reached = judge.latency_share(candidate)
-            tell(f"pruning to a latency: step {step + 1}, {reached:.0%} of the original's")
-            distance = abs(reached / target - 1)
-            if best is None or distance < best[0]:
-                best = distance, kept, candidate
-            if distance <= LATENCY_TOLERANCE / 2:
-                break
-            if reached > target:
-                low = share
-            else:
-                high = share
-            share = (low + high) / 2
-        if best is None or best[0] > LATENCY_TOLERANCE:
-            off = "" if best is None else f"; the nearest was {best[0]:.0%} off"
-            raise EquivalenceError(
-                f"no share of channels gives the latency asked for{off}; ask for another, or "
-                "see with --explain what is frozen"
+        if target >= 1.0:
+            raise UsageError(
+                f"--target-latency is {target:.0%} of the original's; ask for less than 100%"
             )
-        return best[1], best[2]
+        guess = _share_of_macs(choose, costs, target)
+        return meet_latency(target, guess, choose, build, judge.latency_share, tell)
 
     def _meet_drop(
         self,

@@ -86,6 +86,7 @@ def uniform_kept(
     *,
     round_to: int = 1,
     least: int = 1,
+    in_turn: bool = False,
 ) -> Kept:
     """Of every group that can be pruned the same share, the lowest scores first.
 
@@ -95,10 +96,18 @@ def uniform_kept(
         share: how much of each group to remove, 0 to 1.
         round_to: keep a multiple of this many channels (rounded up).
         least: keep at least this many channels.
+        in_turn: let groups lose their next units one after another as the share grows, and not
+            all at once, so that there are more models to choose from between two shares.
     """
     kept: Kept = {}
-    for group in groups.prunable:
-        count = kept_count(groups, group.name, share, round_to=round_to, least=least)
+    prunable = groups.prunable
+    for number, group in enumerate(prunable):
+        wanted = share
+        if in_turn and 0 < share < 1:
+            step = max(round_to / unit_width(groups, group.name), 1) / group.channels
+            # Later groups are ahead: in most networks they have more channels to spare.
+            wanted = min(max(share + step * ((number + 0.5) / len(prunable) - 0.5), 0.0), 1.0)
+        count = kept_count(groups, group.name, wanted, round_to=round_to, least=least)
         if count < group.channels:
             # A stable sort: of equal scores the later unit goes.
             order = np.argsort(-scores[group.name], kind="stable")

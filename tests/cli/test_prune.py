@@ -46,6 +46,13 @@ def test_meets_a_counted_target(
     assert 0.4 * before < after <= 0.6 * before
 
 
+def test_a_counted_target_is_met_closely_without_data(model: Path, invoke: Invoke) -> None:
+    """Groups take turns: what all of them lose at once would be a step of several percent."""
+    flags = ("--target-macs", "70%", "--dry-run", "--no-measure", "--json")
+    before, after = invoke("prune", model, *flags).json["macs"]
+    assert 0.67 * before < after <= 0.7 * before
+
+
 def test_the_counts_are_those_of_the_file(model: Path, tmp_path: Path, invoke: Invoke) -> None:
     import graphopt
 
@@ -117,6 +124,7 @@ def test_says_what_was_not_measured(model: Path, invoke: Invoke) -> None:
         (("--ratio", "0.5", "--ignore", "("), ("no regular expression",)),
         (("--ratio", "0.5", "--importance", "luck"), ("luck",)),
         (("--ratio", "0.5", "--metric", "agreement"), ("--calib",)),
+        (("--target-latency", "100%"), ("--target-latency is 100%",)),
     ],
 )
 def test_wrong_requests(
