@@ -6,14 +6,17 @@ import sys
 
 import click
 
+from graphopt.cli.bench import bench
 from graphopt.cli.bisect import bisect
 from graphopt.cli.calibrate_machine import calibrate_machine
 from graphopt.cli.compare import compare
 from graphopt.cli.cost import cost
 from graphopt.cli.distill import distill
+from graphopt.cli.extract import extract
 from graphopt.cli.fp16 import fp16
 from graphopt.cli.inspect import inspect
 from graphopt.cli.invocation import run
+from graphopt.cli.merge import merge
 from graphopt.cli.optimize import optimize
 from graphopt.cli.passes import passes
 from graphopt.cli.prune import prune
@@ -37,6 +40,9 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         distill,
         cost,
         compare,
+        bench,
+        extract,
+        merge,
         inspect,
         passes,
         bisect,
