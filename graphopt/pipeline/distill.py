@@ -308,7 +308,9 @@ def _run(model: ir.Model, names: Sequence[str], inner: Sequence[str]) -> Teacher
     from graphopt.runtime import Session
 
     have = {value.name for node in model.graph for value in node.outputs}
-    session = Session(model, optimized=True, outputs=[name for name in inner if name in have])
+    outputs = [name for name in inner if name in have]
+    # One thread: between runs more would wait actively, on the cores that PyTorch needs.
+    session = Session(model, optimized=True, threads=1, outputs=outputs)
     wanted = [name for name in names if name in have]
     return lambda feed: session.run(feed, wanted)
 
