@@ -4,8 +4,8 @@
                                 [--samples N] [--test N] [--again] [--write]
 
 For each model, method and reduction of the MACs one row: the task's measure, its change, how many
-answers changed for the better and for the worse (paired, where there are labels), and seconds,
-all steps included (what rows of a method share is counted in each). Methods: `second-order`,
+answers changed for the better and for the worse (paired, where there are labels), and seconds of
+processor time, all steps included (what rows of a method share is counted in each). Methods: `second-order`,
 `l1`, `l2`, `geometric-median`, `bn-scale` and `random` are importance measures, allocated by what
 each group does to the outputs and repaired; `one-share` takes the same share of every group by
 second-order importance, repaired; `l1 alone` and `l1 merged` see no data: the same share of every
@@ -184,12 +184,12 @@ class Subject:
         """The rankings of a measure and the seconds they took."""
         key = measure, data
         if key not in self._choices:
-            started = time.perf_counter()
+            started = time.process_time()
             feeds = self.feeds if data else []
             found = make_choice(
                 self.model, self.original, self.groups, self.costs, feeds, measure=measure
             )
-            self._choices[key] = found, time.perf_counter() - started
+            self._choices[key] = found, time.process_time() - started
         return self._choices[key]
 
     def row(self, method: str, speedup: float) -> Row:
@@ -197,7 +197,7 @@ class Subject:
         data = method not in ("l1 alone", "l1 merged")
         measure = method if method in MEASURES else "second-order" if data else "l1"
         choice, shared = self.choice(measure, data=data)
-        started = time.perf_counter()
+        started = time.process_time()
         same_share = not data or method == "one-share"
         kept = self.kept(choice, speedup, same_share=same_share)
         pruned = clone(self.model)
@@ -206,7 +206,7 @@ class Subject:
         prune(pruned, self.groups, kept)
         if data:
             repair(pruned, self.model, self.feeds, kept_indices(self.groups, kept), seed=SEED)
-        seconds = shared + time.perf_counter() - started
+        seconds = shared + time.process_time() - started
         value, right = measured(self.module, self.name, pruned, self.pairs)
         scale = SCALES[self.module.B[self.name][1]]
         paired = list(zip(self.right, right, strict=True))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
+from graphopt.cli.optimize import refuse_report, write_report
 from graphopt.cli.options import existing_data, read_dims, read_shapes, shape_options
 from graphopt.errors import UsageError
 
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     default=None,
     help="Keep weights in a file beside the model  [default: as the size and IN want it].",
 )
+@click.option("--report", metavar="OUT.json", help="Write the whole report.")
 @click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing.")
 @click.option("--force/--no-force", default=False, help="Overwrite what exists.")
 @speaking_options
@@ -178,23 +181,26 @@ def _run(
     calib_n: int,
     dry_run: bool,
     force: bool,
+    report: str | None,
     **passed_on: Any,
 ) -> int:
     if target is not None and output is not None:
         raise UsageError("the output is given twice; leave out OUT.onnx or --output")
     given = target or output
     path = Path(given) if given is not None else _default_output(Path(source))
-    data = existing_data(calib)
+    calibration = existing_data(calib, "--calib")
+    if report is not None:
+        refuse_report(Path(report), path, force)
     shapes, dims = read_shapes(input_shape, source), read_dims(dim)
 
     from graphopt.cli.progress import ProgressLine
     from graphopt.pipeline.prune import prune as run
 
     with ProgressLine(invocation) as progress:
-        report = run(
+        found = run(
             source,
             output=None if dry_run else path,
-            calibration=data,
+            calibration=calibration,
             samples=calib_n,
             input_shapes=shapes,
             dims=dims,
@@ -202,10 +208,13 @@ def _run(
             progress=progress,
             **passed_on,
         ).report
+    data = {"input": source, **found.to_dict()}
+    if report is not None:
+        write_report(Path(report), json.dumps(data, indent=2, allow_nan=False))
     if invocation.json:
-        print_json({"input": source, **report.to_dict()})
+        print_json(data)
     elif not invocation.quiet:
-        _print_report(source, report, verbose=invocation.verbose)
+        _print_report(source, found, verbose=invocation.verbose)
     return 0
 
 
@@ -282,6 +291,10 @@ def _verdict(report: PruneReport) -> list[tuple[str, str]]:
         lines.append((f"the result is valid and runs, on {report.verified} inputs", "green"))
     else:
         lines.append((f"not run here: {report.unverified_reason}", "yellow"))
+    if report.latency is not None and report.latency[1] > 1.03 * report.latency[0]:
+        lines.append(
+            ("slower than before: kernels like multiples of 8 channels, try --round-to 8", "yellow")
+        )
     if report.metric is None:
         lines.append(("accuracy was not measured: give inputs with --calib", "yellow"))
     return lines

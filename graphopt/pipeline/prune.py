@@ -9,6 +9,7 @@ latency, or the most that a metric may drop. What comes out is valid and runs, o
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import time
@@ -83,8 +84,12 @@ class PruneReport:
     file_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return dataclasses.asdict(self)
+        """Plain data for JSON, in which a figure that is not finite is None."""
+        data = dataclasses.asdict(self)
+        if self.metric is not None:
+            name, *figures = self.metric
+            data["metric"] = [name, *(each if math.isfinite(each) else None for each in figures)]
+        return data
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,20 @@ def test_says_what_was_not_measured(model: Path, invoke: Invoke) -> None:
     assert "as fast" in done.out
 
 
+def test_writes_the_whole_report(model: Path, tmp_path: Path, invoke: Invoke) -> None:
+    """Also where a figure is infinite: nothing was pruned, so nothing is lost."""
+    data = tmp_path / "data.npz"
+    np.savez(data, image=np.zeros((2, 1, 8, 8), np.float32))
+    path = tmp_path / "report.json"
+    flags = ("--ratio", "0", "--calib", data, "--metric", "sqnr", "--no-measure", "--report", path)
+    assert invoke("prune", model, "--dry-run", *flags).code == 0
+    written = json.loads(path.read_text())
+    assert written["metric"][0].startswith("SQNR")
+    assert written["macs"][0] == written["macs"][1] > 0
+    assert "logits" in written["frozen"]
+    invoke("prune", model, "--dry-run", *flags).fails_with(1, "report.json", "--force")
+
+
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
@@ -124,6 +139,7 @@ def test_says_what_was_not_measured(model: Path, invoke: Invoke) -> None:
         (("--ratio", "0.5", "--ignore", "("), ("no regular expression",)),
         (("--ratio", "0.5", "--importance", "luck"), ("luck",)),
         (("--ratio", "0.5", "--metric", "agreement"), ("--calib",)),
+        (("--ratio", "0.5", "--calib", "none.npz"), ("--calib 'none.npz' does not exist",)),
         (("--target-latency", "100%"), ("--target-latency is 100%",)),
     ],
 )
