@@ -5,13 +5,13 @@
 
 For each model, method and reduction of the MACs one row: the task's measure, its change, how many
 answers changed for the better and for the worse (paired, where there are labels), and seconds of
-processor time, all steps included (what rows of a method share is counted in each). Methods: `second-order`,
-`l1`, `l2`, `geometric-median`, `bn-scale` and `random` are importance measures, allocated by what
-each group does to the outputs and repaired; `one-share` takes the same share of every group by
-second-order importance, repaired; `l1 alone` and `l1 merged` see no data: the same share of every
-group, without repair and with data-free merging. Data to calibrate on and to test on are disjoint:
-the CIFAR training side and test images; photos of Set68 and Set12; elsewhere the zoo's samples,
-split by a seeded shuffle.
+processor time, all steps included (what rows of a method share is counted in each). Methods:
+`second-order`, `l1`, `l2`, `geometric-median`, `bn-scale` and `random` are importance measures,
+allocated by what each group does to the outputs and repaired; `one-share` takes the same share of
+every group by second-order importance, repaired; `l1 alone` and `l1 merged` see no data: the same
+share of every group, without repair and with data-free merging. Data to calibrate on and to test on
+are disjoint: the CIFAR training side and test images; photos of Set68 and Set12; elsewhere the
+zoo's samples, split by a seeded shuffle.
 
 Rows are kept in build/prune, one file each, and made anew with --again; --write puts the tables of
 all that are kept into docs/benchmarks.md.
