@@ -126,4 +126,6 @@ def seeded_data(model: ir.Model, seed: int, count: int = 16) -> list[Feed]:
     feeds = list(runnable_feeds(model, Session(model), count=count, seed=seed))
     if not feeds:
         raise UsageError("the model runs on none of the inputs made up for it; give --calib data")
-    return feeds
+    # What has a default keeps it: in old models every weight is such an input.
+    defaults = model.graph.initializers
+    return [{name: x for name, x in feed.items() if name not in defaults} for feed in feeds]

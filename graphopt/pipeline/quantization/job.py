@@ -24,7 +24,6 @@ from graphopt.pipeline.quantization.choosing import (
 )
 from graphopt.pipeline.quantization.data import (
     AVERAGED_OVER,
-    REPAIRED_WITH,
     CalibrationData,
 )
 from graphopt.pipeline.quantization.options import Options
@@ -104,8 +103,7 @@ class Job:
         )
         ranges = self._ranges(prepared, placement.activations)
         candidates = Candidates(prepared, placement, ranges, options.rules)
-        some = data.calibration.first(REPAIRED_WITH)
-        rounded = rounded_weights(candidates, options, some, report, self._tell)
+        rounded = rounded_weights(candidates, options, data, report, self._tell)
         candidates = dataclasses.replace(candidates, rounded=rounded)
         choice = self._choice(candidates)
         if choice.winner == "dynamic":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,13 @@ from graphopt.graph import clone, ir
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import first_problem
 from graphopt.pipeline.quantization.candidates import Candidates
-from graphopt.pipeline.quantization.data import AVERAGED_OVER, CHECKED, CalibrationData, Feeds
+from graphopt.pipeline.quantization.data import (
+    AVERAGED_OVER,
+    CHECKED,
+    REPAIRED_WITH,
+    CalibrationData,
+    Feeds,
+)
 from graphopt.pipeline.quantization.options import Options
 from graphopt.pipeline.quantization.report import QuantizeReport
 from graphopt.report import CheckStatus
@@ -104,10 +111,15 @@ def _has_depthwise(model: ir.Model) -> bool:
 
 
 def rounded_weights(
-    candidates: Candidates, options: Options, feeds: Feeds, report: QuantizeReport, tell: Tell
+    candidates: Candidates,
+    options: Options,
+    data: CalibrationData,
+    report: QuantizeReport,
+    tell: Tell,
 ) -> Mapping[tuple[str, int], np.ndarray]:
-    """Integers of weights that the options want rounded by what the layers compute."""
+    """Integers of weights rounded by what the layers compute, where the outputs gain by it."""
     from graphopt.quantization.repair.weight_rounding import round_weights
+    from graphopt.quantization.sensitivity import NoiseMeter
 
     if options.rounding == "nearest":
         return {}
@@ -116,13 +128,21 @@ def rounded_weights(
     found = round_weights(
         candidates.model,
         {place: constant.parameters for place, constant in constants.items()},
-        feeds,
-        biases_follow=options.bias_correction,
+        data.calibration.first(REPAIRED_WITH),
+        # A correction of the biases may be undone, and rounding that relies on it does harm then.
+        biases_follow=False,
         rows_per_feed=ROWS,
         seed=options.seed,
         threads=options.threads,
         progress=lambda count: tell(f"rounding weights ({count})"),
     )
+    if not found.integers:
+        return {}
+    meter = NoiseMeter(candidates.model, data.check.first(CHECKED), threads=options.threads)
+    rounded = dataclasses.replace(candidates, rounded=found.integers)
+    if meter.noise(rounded.build()) > meter.noise(candidates.build()):
+        report.repairs.append("second-order rounding: undone, it made more noise at the outputs")
+        return {}
     report.repairs.append(f"second-order rounding of {len(found.integers)} weights")
     return found.integers
 
