@@ -12,7 +12,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, OutputError, UsageError
-from graphopt.graph import from_text, ir
+from graphopt.graph import from_text, ir, load, to_proto
 from graphopt.pipeline.quantization.data import CalibrationData
 from graphopt.pipeline.quantization.search import search
 from graphopt.runtime import Session
@@ -251,3 +251,21 @@ def test_the_search_gives_up_as_few_as_it_must(count: int, needed: int) -> None:
     assert [item.float_groups for item in found.evaluations] == sorted({0, *calls})
     for item in found.evaluations:
         assert item.gain == pytest.approx(1 - item.float_groups / count)
+
+
+def test_weights_that_are_inputs_keep_their_numbers() -> None:
+    # As PyTorch's exporter once listed them: no default that a caller would override.
+    model = from_text(
+        '<ir_version: 4, opset_import: ["" : 9], producer_name: "pytorch", '
+        'producer_version: "1.1"> g (float[1,16,8,8] x, float[16,16,3,3] w) '
+        "=> (float[1,16,6,6] y) { y = Conv(x, w) }"
+    )
+    weight = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    model.graph.inputs[1].const_value = ir.tensor(weight, name="w")
+    model.graph.initializers.add(model.graph.inputs[1])
+    result = graphopt.quantize(
+        model, calibration="seeded", only_if_faster=False, spare_outsized=False
+    )
+    types = {node.op_type for node in result.model.graph}
+    assert "QuantizeLinear" in types
+    assert (result.report.sqnr or 0) > 25
