@@ -3,7 +3,9 @@
     Concat(Concat(a, b), c)               ->  Concat(a, b, c)          along one axis
     Concat(all outputs of Split(x))       ->  x                        in order, along one axis
 
-Declined where the inner Concat is used elsewhere: its data would be copied twice as before.
+Declined where the inner Concat is used elsewhere: its data would be copied twice as before; and
+beyond 64 pieces, since a list that grows by one for thousands of nodes would be written out in full
+at each of them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 
 from graphopt.plugin import Match, NotApplicable, Promise, RewritePass, Rewriter, ir, op
 from graphopt_passes.operands import no_references, rank
+
+_MOST_PIECES = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class MergeConcats(RewritePass):
             merged.append(inner)
         if not merged:
             return
+        if len(pieces) > _MOST_PIECES:
+            raise NotApplicable(f"there would be more than {_MOST_PIECES} pieces")
         rewriter.stand_for([root, *merged])
         rewriter.replace(root, rewriter.node("Concat", pieces, root.attributes.values()))
 

@@ -4,7 +4,8 @@
     (x * c) * d   ->  x * (c * d)          and with / in either place, for floats
 
 Declined where the first result is used elsewhere, where the merged constant would be larger than
-both together (a row and a column make a matrix), where it leaves the range of its type, where
+both together (a row and a column make a matrix), where one is a weight rather than a number or
+a bias (over a million elements, which would be held in float64), where it leaves the range of its type, where
 two floats nearly cancel (adding 2**23 and taking it away again rounds), and for integer division,
 which rounds after each step.
 """
@@ -23,6 +24,8 @@ from graphopt.plugin import (
     RewritePass,
     Rewriter,
     constant,
+    constant_tensor,
+    ir,
     one_of,
     op,
     variable,
@@ -30,10 +33,19 @@ from graphopt.plugin import (
 from graphopt_passes.parameters import parameter
 from graphopt_passes.scaled_weights import rounded
 
+_LARGEST = 1 << 20
+"""Elements of a constant that is merged."""
+
 _LEAST_LEFT = 0.01
 """A sum of two constants below this part of the larger counts as their cancelling."""
 
-_FIRST, _SECOND = constant("first"), constant("second")
+
+def _is_small(value: ir.Value) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.size <= _LARGEST
+
+
+_FIRST, _SECOND = constant("first", where=_is_small), constant("second", where=_is_small)
 
 
 def _pair(straight: str, inverse: str) -> tuple[Pattern, Pattern]:
