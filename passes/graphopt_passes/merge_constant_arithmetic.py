@@ -5,9 +5,9 @@
 
 Declined where the first result is used elsewhere, where the merged constant would be larger than
 both together (a row and a column make a matrix), where one is a weight rather than a number or
-a bias (over a million elements, which would be held in float64), where it leaves the range of its type, where
-two floats nearly cancel (adding 2**23 and taking it away again rounds), and for integer division,
-which rounds after each step.
+a bias (over a million elements, which would be held in float64), where it leaves the range of its
+type, where two floats nearly cancel (adding 2**23 and taking it away again rounds), and for
+integer division, which rounds after each step.
 """
 
 from __future__ import annotations
