@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -343,6 +343,10 @@ def take_times(chosen: list[Case], rounds: int, budget: float) -> None:
 
     for case in chosen:
         tools = [t for t in ("float", *TOOLS) if case.file(t).is_file()]
+        target = WORK / f"{case.name}.times.json"
+        newest = max(case.file(t).stat().st_mtime for t in tools)
+        if target.is_file() and target.stat().st_mtime > newest:
+            continue  # so that an interrupted run goes on
         models = {}
         for tool in tools:
             try:
@@ -357,12 +361,12 @@ def take_times(chosen: list[Case], rounds: int, budget: float) -> None:
             tool: {threads: race.seconds[tool] for threads, race in races.items()}
             for tool in models
         }
-        (WORK / f"{case.name}.times.json").write_text(json.dumps(taken))
+        target.write_text(json.dumps(taken))
         shown = {t: round(_typical(v["1"]) * 1e3, 3) for t, v in taken.items()}
         print(case.name, shown, flush=True)
 
 
-def _typical(rounds: list[float]) -> float:
+def _typical(rounds: Sequence[float]) -> float:
     return sorted(rounds)[len(rounds) // 4]
 
 
