@@ -91,7 +91,13 @@ class Row:
 
 
 def data_of(
-    module: Any, name: str, samples: int, test: int | None, dtypes: dict[str, Any]
+    module: Any,
+    name: str,
+    samples: int,
+    test: int | None,
+    dtypes: dict[str, Any],
+    *,
+    fixed_batch: bool,
 ) -> tuple[list[Feed], list[Any]]:
     """Feeds to calibrate on, and pairs of feed and labels to test on."""
     random = np.random.default_rng(SEED)
@@ -110,8 +116,10 @@ def data_of(
     order = random.permutation(len(pairs))
     calibration, tested = order[: len(order) // 2][:samples], order[len(order) // 2 :][:test]
     key = next(iter(pairs[0][0]))
-    rows = np.concatenate([pairs[index][0][key] for index in calibration])
-    return batched(rows, key), [pairs[index] for index in tested]
+    feeds = [pairs[index][0] for index in calibration]
+    if not fixed_batch:
+        feeds = batched(np.concatenate([feed[key] for feed in feeds]), key)
+    return feeds, [pairs[index] for index in tested]
 
 
 def batched(rows: np.ndarray, key: str) -> list[Feed]:
@@ -165,7 +173,11 @@ class Subject:
             for value in self.original.graph.inputs
             if value.dtype is not None
         }
-        self.feeds, self.pairs = data_of(self.module, name, samples, test, dtypes)
+        shape = self.original.graph.inputs[0].shape
+        fixed = shape is not None and isinstance(shape[0], int)
+        self.feeds, self.pairs = data_of(
+            self.module, name, samples, test, dtypes, fixed_batch=fixed
+        )
         self.model = prepared(self.original)
         self.groups: Groups = find_groups(self.model)
         sizes = {

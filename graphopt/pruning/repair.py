@@ -18,7 +18,7 @@ from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
 from graphopt.pruning.linear_layers import Layer, layers_of
 from graphopt.pruning.propagation.place import node_name
-from graphopt.pruning.repair_solve import RIDGE, Rows, fitted
+from graphopt.pruning.repair_solve import RIDGE, Rows, fitted, fitted_on_few
 from graphopt.pruning.repair_targets import Aim, aims_of
 from graphopt.pruning.repair_walk import Walk
 from graphopt.pruning.statistics import MAX_COLUMNS, drawn, drawn_each, gathered_rows
@@ -27,6 +27,10 @@ from graphopt.runtime import Feed
 
 KeptIndices = Mapping[tuple[str, int], np.ndarray]
 """For each (tensor, axis) that lost something the indices that stay (see `kept_indices`)."""
+
+
+FEW = 30
+"""Rows for each column below which the ridge is chosen on rows that are held out."""
 
 
 @dataclass(slots=True)
@@ -124,7 +128,8 @@ def _refit(
     pruned.advance([data] if aim.branch is None else [data, aim.branch])
     teacher.advance([aim.total])
     rows = _rows(layer, aim, pruned, teacher, kept, rows_per_column, seed)
-    fit = fitted(
+    few = rows.x.shape[1] < FEW * layer.columns
+    fit = (fitted_on_few if few else fitted)(
         rows,
         layer.matrix(),
         layer.bias_vector(),

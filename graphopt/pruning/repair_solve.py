@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ _ROUNDS = 8
 _SETTLED = 0.01
 """Rounds end where they move the numbers by less, relative to the change so far."""
 _CHUNK = 1 << 14
+_FACTORS = (1.0, 10.0, 1e2, 1e3, 1e8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +124,51 @@ def fitted(
     change[:, -1:] -= mean @ change[:, :-1]
     numbers = old + change
     return Fit(numbers[:, :columns], numbers[:, columns].reshape(-1), *errors)
+
+
+def fitted_on_few(
+    rows: Rows,
+    matrix: np.ndarray,
+    bias: np.ndarray,
+    *,
+    fit_bias: bool = True,
+    low: float = -math.inf,
+    high: float = math.inf,
+    ridge: float = RIDGE,
+) -> Fit:
+    """`fitted`, with as strong a ridge as rows that were not fitted to ask for.
+
+    With few rows for each column least squares learns the rows by heart. The last fifth of them
+    (of other feeds, where there are several) is held out to choose the ridge; the strongest leaves
+    all but the bias where it was. The arguments are those of `fitted`; `ridge` is the weakest.
+    """
+    count = rows.x.shape[1]
+    start = max(1, count - max(1, count // 5))
+    first, held = _between(rows, 0, start), _between(rows, start, count)
+    solve = partial(fitted, matrix=matrix, bias=bias, fit_bias=fit_bias, low=low, high=high)
+    errors = []
+    for factor in _FACTORS:
+        fit = solve(first, ridge=ridge * factor)
+        errors.append(_error(held, fit.matrix, fit.bias, low, high))
+    best = int(np.argmin(errors))
+    if errors[best] >= _error(held, matrix, bias, low, high):
+        error = _error(rows, matrix, bias, low, high)
+        return Fit(matrix, bias, error, error)
+    return solve(rows, ridge=ridge * _FACTORS[best])
+
+
+def _between(rows: Rows, start: int, end: int) -> Rows:
+    branch = None if rows.branch is None else rows.branch[start:end]
+    return Rows(rows.x[:, start:end], rows.target[start:end], branch)
+
+
+def _error(rows: Rows, matrix: np.ndarray, bias: np.ndarray, low: float, high: float) -> float:
+    """The mean squared error behind the activation, as float."""
+    single = matrix.astype(np.float32)
+    found = np.matmul(rows.x, single).transpose(1, 0, 2).reshape(rows.target.shape) + bias
+    branch = 0.0 if rows.branch is None else rows.branch
+    difference = np.clip(found + branch, low, high) - np.clip(rows.target + branch, low, high)
+    return float((difference.astype(np.float64) ** 2).mean())
 
 
 def _centred(x: np.ndarray, *, centre: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import pytest
 from graphopt.graph import clone, ir
 from graphopt.pruning.coupling import find_groups
 from graphopt.pruning.repair import repair
-from graphopt.pruning.repair_solve import Rows, fitted
+from graphopt.pruning.repair_solve import Rows, fitted, fitted_on_few
 from graphopt.pruning.surgery import kept_indices, prune
 from graphopt.runtime import Session
 from tests.pruning.test_importance_second_order import feeds_for, small_network
@@ -192,3 +192,17 @@ def test_feeds_are_left_out_where_memory_is_short() -> None:
     assert all_of_them.feeds == 20
     assert 1 <= fewer.feeds < 20
     assert fewer.refitted["y"][1] < fewer.refitted["y"][0]
+
+
+def test_few_rows_are_not_learnt_by_heart() -> None:
+    """40 rows for 60 columns: what only they say is noise, and the old weights were right."""
+    random = np.random.default_rng(0)
+    true = random.normal(size=(1, 60, 4))
+    x = random.normal(size=(1, 2040, 60)).astype(np.float32)
+    target = (x[0] @ true[0] + 2.0 + 3.0 * random.normal(size=(2040, 4))).astype(np.float32)
+    few = Rows(x[:, :40], target[:40], None)
+    errors = []
+    for solve in (fitted, fitted_on_few):
+        fit = solve(few, true, np.zeros(4))
+        errors.append(float(((x[0, 40:] @ fit.matrix[0] + fit.bias - target[40:]) ** 2).mean()))
+    assert errors[1] < 10 < 1.2 * errors[1] < errors[0]
