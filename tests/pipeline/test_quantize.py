@@ -12,9 +12,11 @@ import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, OutputError, UsageError
-from graphopt.graph import from_text, ir, load, to_proto
+from graphopt.graph import from_text, ir
+from graphopt.pipeline.quantization.choosing import Choice
 from graphopt.pipeline.quantization.data import CalibrationData
 from graphopt.pipeline.quantization.search import search
+from graphopt.quantization.stopwatch import Race
 from graphopt.runtime import Session
 
 
@@ -134,6 +136,43 @@ def test_a_budget_is_kept_by_giving_groups_up(resnet: Path, digits: dict[str, np
     given_up = [group for group in report.groups if "given up" in group.reason]
     assert 0 < len(given_up) < len(report.groups)
     assert all(group.noise is not None for group in given_up)
+
+
+def test_what_loses_the_last_race_is_taken_back(
+    resnet: Path, digits: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watch:
+        """The first model runs in a second, the others in two."""
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def race(self, models: Any, threads: int, rounds: int) -> Race:
+            return Race(threads, {name: (1.0 + bool(n),) for n, name in enumerate(models)})
+
+    monkeypatch.setattr("graphopt.pipeline.quantization.proof.RunningStopwatch", Watch)
+    monkeypatch.setattr(
+        "graphopt.pipeline.quantization.job.faster_groups", lambda *_: Choice(winner="int8")
+    )
+    result = quantized(resnet, digits, only_if_faster=None, spare_outsized=False)
+    report = result.report
+    assert report.kind == "float"
+    assert {group.precision for group in report.groups} == {"float"}
+    assert any("takes 2.00 times as long" in warning for warning in report.warnings)
+    assert not any(node.op_type == "QuantizeLinear" for node in result.model.graph)
+    kept = quantized(resnet, digits, measure=True, spare_outsized=False)
+    assert kept.report.kind == "static"
+    assert any("takes 2.00 times as long" in warning for warning in kept.report.warnings)
+
+
+def test_noise_is_never_given_back_unasked(
+    resnet: Path, digits: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphopt.pipeline.quantization.choosing.LEAST_SQNR", 200.0)
+    report = quantized(resnet, digits, spare_outsized=False).report
+    assert report.kind == "float"
+    assert any("below 200 dB" in warning for warning in report.warnings)
+    wanted = quantized(resnet, digits, spare_outsized=False, least_sqnr=20).report
+    assert wanted.kind == "static"
 
 
 def test_a_search_measures_seldom(resnet: Path, digits: dict[str, np.ndarray]) -> None:
@@ -263,7 +302,7 @@ def test_weights_that_are_inputs_keep_their_numbers() -> None:
     )
     random = np.random.default_rng(0)
     for value in model.graph.inputs[1:]:
-        shape = tuple(int(size) for size in value.shape or ())
+        shape = tuple(size for size in value.shape or () if isinstance(size, int))
         value.const_value = ir.tensor(random.standard_normal(shape).astype(np.float32))
         model.graph.initializers.add(value)
     result = graphopt.quantize(model, calibration="seeded", only_if_faster=False)
