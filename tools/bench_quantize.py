@@ -343,10 +343,9 @@ def take_times(chosen: list[Case], rounds: int, budget: float) -> None:
 
     for case in chosen:
         tools = [t for t in ("float", *TOOLS) if case.file(t).is_file()]
-        target = WORK / f"{case.name}.times.json"
-        newest = max(case.file(t).stat().st_mtime for t in tools)
-        if target.is_file() and target.stat().st_mtime > newest:
+        if _times_of(case) is not None:
             continue  # so that an interrupted run goes on
+        target = WORK / f"{case.name}.times.json"
         models = {}
         for tool in tools:
             try:
@@ -366,6 +365,16 @@ def take_times(chosen: list[Case], rounds: int, budget: float) -> None:
         print(case.name, shown, flush=True)
 
 
+def _times_of(case: Case) -> dict[str, dict[str, list[float]]] | None:
+    """What was measured of a case; None if a variant has been made again since."""
+    file = WORK / f"{case.name}.times.json"
+    made = [case.file(tool) for tool in TOOLS if case.file(tool).is_file()]
+    if not file.is_file() or any(one.stat().st_mtime > file.stat().st_mtime for one in made):
+        return None
+    found: dict[str, dict[str, list[float]]] = json.loads(file.read_text())
+    return found
+
+
 def _typical(rounds: Sequence[float]) -> float:
     return sorted(rounds)[len(rounds) // 4]
 
@@ -382,8 +391,7 @@ class Row:
 
 def rows(case: Case) -> dict[str, Row]:
     """Family -> its fastest setting, by the geometric mean over the numbers of threads."""
-    file = WORK / f"{case.name}.times.json"
-    taken = json.loads(file.read_text()) if file.is_file() else {}
+    taken = _times_of(case) or {}
     found: dict[str, Row] = {}
     for family, tools in FAMILIES.items():
         best = [_row(case, tool, taken) for tool in tools if tool in taken]
@@ -412,10 +420,10 @@ def table(chosen: list[Case]) -> tuple[str, dict[str, Any]]:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     whole: dict[str, Any] = {}
     for case in chosen:
-        file = WORK / f"{case.name}.times.json"
-        if not file.is_file():
+        taken = _times_of(case)
+        if taken is None:
             continue
-        base = {k: _typical(v) for k, v in json.loads(file.read_text())["float"].items()}
+        base = {k: _typical(v) for k, v in taken["float"].items()}
         judged = _judged(case, "float")
         found = rows(case)
         metric = judged.get("metric", "-")
