@@ -21,7 +21,8 @@ from graphopt.pipeline.guard import (
     interface_change,
     interface_of,
 )
-from graphopt.plugin import Journal, Pass
+from graphopt.plugin import Journal, Pass, RewritePass
+from graphopt.rewrite.worklist import may_match, operators_of
 from graphopt.shapes import infer_shapes
 
 ROUNDS = 8
@@ -140,6 +141,7 @@ class _Execution:
         self.untyped = _count_untyped(original)
         self.failed: set[str] = set()
         self.unchanged_at: dict[str, int] = {}
+        self.operators_at: tuple[int, frozenset[tuple[str, str]]] | None = None
 
     def all_rounds(self, plan: Sequence[Pass]) -> None:
         for number in range(1, ROUNDS + 1):
@@ -177,6 +179,8 @@ class _Execution:
         limit = self.cut.rewrites if self.cut is not None and self.cut.number == number else None
         skip = self.exclusions.sites.get(spec, frozenset())
         step = Step(number, spec, Journal(item.name, limit, skip))
+        if self.cannot_match(item):
+            return step
         if self.snapshot is None:
             self.snapshot = clone(self.model)
         interface = interface_of(self.model)
@@ -198,6 +202,14 @@ class _Execution:
             self.state = state
             self.snapshot = None
         return step
+
+    def cannot_match(self, item: Pass) -> bool:
+        """Whether no code of the pass would run, since the model lacks what its patterns need."""
+        if not isinstance(item, RewritePass) or type(item).run is not RewritePass.run:
+            return False
+        if self.operators_at is None or self.operators_at[0] != self.state:
+            self.operators_at = (self.state, operators_of(self.model))
+        return not may_match(item.patterns, self.operators_at[1])
 
     def objection(self, item: Pass, interface: Interface) -> str | None:
         """Why the model cannot stay as the step left it; None if it can."""

@@ -74,10 +74,12 @@ def fingerprint(model: ir.Model) -> int:
             tuple((name, id(value.const_value)) for name, value in graph.initializers.items())
         )
         for node in graph:
-            parts.append(node.op_identifier())
-            parts.append(tuple(None if value is None else value.name for value in node.inputs))
-            parts.append(tuple(value.name for value in node.outputs))
-            parts.append(tuple((name, id(held)) for name, held in node.attributes.items()))
+            parts += (node.domain, node.op_type, node.overload)
+            parts += (len(node.inputs), len(node.outputs))
+            parts += [None if value is None else value.name for value in node.inputs]
+            parts += [value.name for value in node.outputs]
+            for name, held in node.attributes.items():
+                parts += (name, id(held))
     return hash(tuple(parts))
 
 

@@ -17,7 +17,7 @@ from graphopt.graph.walk import all_nodes
 from graphopt.rewrite.constant_time import use_count
 from graphopt.rewrite.journal import Journal, NotApplicable, site_of
 from graphopt.rewrite.matcher import Match, match
-from graphopt.rewrite.pattern import Pattern, depth, inner_ops, roots
+from graphopt.rewrite.pattern import OneOf, Op, Pattern, depth, inner_ops, roots
 from graphopt.rewrite.rewriter import Rewriter
 
 RewriteFunction = Callable[[Match, Rewriter], None]
@@ -75,6 +75,27 @@ def rewrite_until_stable(
             ):
                 queue.append(affected)
                 waiting.add(id(affected))
+
+
+def operators_of(model: ir.Model) -> frozenset[tuple[str, str]]:
+    """Domain and type of every operator that occurs in the model."""
+    return frozenset(_key(node) for node in all_nodes(model))
+
+
+def may_match(patterns: Iterable[Pattern], present: frozenset[tuple[str, str]]) -> bool:
+    """Whether a model of the operators `present` has all that some pattern needs."""
+    return any(_occurs(pattern, present) for pattern in patterns)
+
+
+def _occurs(pattern: Pattern, present: frozenset[tuple[str, str]]) -> bool:
+    if isinstance(pattern, Op):
+        domain = pattern.domain or "ai.onnx"
+        return any((domain, op_type) in present for op_type in pattern.op_types) and all(
+            _occurs(child, present) for child in pattern.inputs
+        )
+    if isinstance(pattern, OneOf):
+        return any(_occurs(alternative, present) for alternative in pattern.patterns)
+    return True
 
 
 def _by_root(patterns: Iterable[Pattern], model: ir.Model) -> dict[tuple[str, str], list[Pattern]]:

@@ -12,10 +12,13 @@ from graphopt.rewrite import (
     NotApplicable,
     Pattern,
     Rewriter,
+    maybe,
+    one_of,
     op,
     rewrite_until_stable,
     variable,
 )
+from graphopt.rewrite.worklist import may_match
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17, "custom" : 1]>\n'
 CANCEL = op("Neg", op("Neg", variable("x")))
@@ -199,3 +202,16 @@ def test_below_a_hub_that_may_be_shared_everything_is_looked_at_again() -> None:
     exponents = op("Exp", op("Neg", op("Abs", variable("x"), shared=True), shared=True))
     rewrite_until_stable(built, [exponents, op("Sum")], step, Journal("test-pass"))
     assert [node.op_type for node in built.graph] == ["Sum"]
+
+
+def test_a_pattern_may_match_only_where_all_that_it_needs_occurs() -> None:
+    relu, conv, norm = (("ai.onnx", kind) for kind in ("Relu", "Conv", "BatchNormalization"))
+    nested = op("BatchNormalization", op("Conv"))
+    either = op("BatchNormalization", one_of(op("Conv"), op("Gemm")), maybe(op("Cast")))
+    assert may_match([nested], frozenset({relu, conv, norm}))
+    assert may_match([either], frozenset({conv, norm}))
+    assert may_match([op("Relu", variable())], frozenset({relu}))
+    assert not may_match([nested], frozenset({relu, norm}))
+    assert not may_match([either], frozenset({relu, norm}))
+    assert not may_match([op("Relu", domain="com.example")], frozenset({relu}))
+    assert may_match([nested, op("Relu")], frozenset({relu}))
