@@ -126,10 +126,11 @@ class _Strength(click.ParamType[float | str]):
 )
 @click.option(
     "--rounding",
-    type=click.Choice(["nearest", "second-order"]),
-    default="second-order",
+    type=click.Choice(["auto", "nearest", "second-order"]),
+    default="auto",
     show_default=True,
-    help="How weights are rounded: second-order changes the layers' outputs least.",
+    help="How weights are rounded: second-order changes the layers' outputs least; auto is that "
+    "where there are no depthwise Convs.",
 )
 @click.option(
     "--bias-correction/--no-bias-correction",

@@ -32,7 +32,7 @@ class Options:
     op_types_to_quantize: Sequence[str] | None = None
     equalize: bool = False
     smooth: float | Literal["auto", "off"] = "auto"
-    rounding: Literal["nearest", "second-order"] = "second-order"
+    rounding: Literal["auto", "nearest", "second-order"] = "auto"
     bias_correction: bool = True
     bits: int = 4
     block_size: int = 32

@@ -121,7 +121,10 @@ def rounded_weights(
     from graphopt.quantization.repair.weight_rounding import round_weights
     from graphopt.quantization.sensitivity import NoiseMeter
 
-    if options.rounding == "nearest":
+    # Beside depthwise convolutions it was seen to be undone in the end, after most of the time.
+    if options.rounding == "nearest" or (
+        options.rounding == "auto" and _has_depthwise(candidates.model)
+    ):
         return {}
     tell("rounding weights")
     constants = candidates.plan().constants
