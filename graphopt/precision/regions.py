@@ -41,7 +41,7 @@ def mark_blocked(flow: Flow, blocked: Blocked, kernels: Kernels, half: HalfForma
                 if kernels.provider == "any"
                 else f"{kernels.provider} has no"
             )
-            cluster.keep_float(f"{who} no {half.name} kernel for {node.op_type}")
+            cluster.keep_float(f"{who} {half.name} kernel for {node.op_type}")
         names = [node.name or "", *(value.name or "" for value in node.outputs)]
         if any(pattern.fullmatch(name) for pattern in patterns for name in names if name):
             cluster.keep_float("the node is on the block list")
