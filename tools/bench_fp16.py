@@ -1,16 +1,17 @@
 """Convert every model to float16, and hold it against its task, its size and other converters.
 
-    python tools/bench_fp16.py [NAME ...] [--rivals PYTHON] [--again]    one JSON for each model
+    python tools/bench_fp16.py [NAME ...] [--rivals PYTHON] [--again | --missing]
     python tools/bench_fp16.py --large                                   half a gigabyte, timed
     python tools/bench_fp16.py --table | --write                         what was found so far
 
-The models are the zoo and the exports of tools/export_models.py. What is found goes to
-build/fp16; --write puts the tables into docs/benchmarks.md. With --rivals, a Python that has
-onnxconverter-common, onnxruntime, modelopt and onnxslim, their Casts are counted as well, and
-whether their results load and are right. Exit code 1 if a model misses: it converts, loads, has
-no new NaN or infinity, an error of at most 1e-2 of its scale (or its measure within 0.1 points),
-half the weights' bytes, the file's within 2%, where nothing is blocked, and no more Casts than
-any converter whose result loads.
+The models are the zoo and the exports of tools/export_models.py and tools/export_architectures.py
+that are in build. What is found goes to build/fp16, one JSON for each model, and --missing goes on
+where a run was stopped; --write puts the tables into docs/benchmarks.md. With --rivals, a Python
+that has onnxconverter-common, onnxruntime, modelopt and onnxslim (or --converters of them), their
+Casts are counted as well, and whether their results load and are right. Exit code 1 if a model
+misses: it converts, loads, has no new NaN or infinity, an error of at most 1e-2 of its scale (or
+its measure within 0.1 points), half the weights' bytes, the file's within 2%, where nothing is
+blocked, and no more Casts than any converter whose result loads.
 """
 
 import argparse
@@ -40,6 +41,7 @@ TOLERANCE = 1e-2
 POINTS = {"top1": 0.001, "plate": 0.001, "map50": 0.001, "psnr": 0.02, "ppl": 0.002}
 """How far a measure may move: 0.1 points of a share; 0.02 dB; 0.2% of a perplexity of 1."""
 RIVALS = ("onnxconverter-common", "onnxruntime", "modelopt", "onnxslim")
+RIVAL_SECONDS = 200
 CHECKED = 4
 """Inputs that the variant with half inputs and outputs, and the rivals' results, are run on."""
 FILES = 0.02
@@ -153,7 +155,7 @@ def rival(python: str, name: str, case: Case, folder: Path, keep: bool) -> dict[
     command = [python, str(ROOT / "tools" / "rivals_fp16.py"), name, str(case.path), str(target)]
     command += ["--keep-io-types"] if keep else []
     try:
-        subprocess.run(command, capture_output=True, check=True, timeout=300)
+        subprocess.run(command, capture_output=True, check=True, timeout=RIVAL_SECONDS)
         found: dict[str, Any] = {"casts": count_casts(target)}
     except (subprocess.SubprocessError, OSError):
         return {}
@@ -179,7 +181,6 @@ def _rival_cell(variants: list[dict[str, Any]]) -> str:
 
 def table(rows: list[Row]) -> str:
     """Both tables in markdown, and the large model's line."""
-    counted = [row for row in rows if row.rivals]
     lines = [
         f"| model | error / scale | measure | file | float32 | Casts | {' | '.join(RIVALS)} |",
         "|---|---:|---|---:|---:|---:|" + "---:|" * len(RIVALS),
@@ -191,7 +192,7 @@ def table(rows: list[Row]) -> str:
         measure = "-"
         if row.measure is not None:
             measure = f"{row.measure[0]} {row.measure[1]:.4f} to {row.measure[2]:.4f}"
-        cells = [_rival_cell(row.rivals[name]) if row.rivals else "" for name in RIVALS]
+        cells = [_rival_cell(row.rivals.get(name, [])) for name in RIVALS]
         casts = " / ".join(map(str, row.casts))
         lines.append(
             f"| {row.name} | {max(row.error):.1e} | {measure} | {row.size:.3f} "
@@ -202,7 +203,7 @@ def table(rows: list[Row]) -> str:
     lines += ["", f"{held} of the {len(rows)} models in the table hold every bound."]
     lines += [f"* {row.name}: {'; '.join(row.misses())}" for row in missed]
     for name in RIVALS:
-        all_of_it = [variant for row in counted for variant in row.rivals[name]]
+        all_of_it = [variant for row in rows for variant in row.rivals.get(name, [])]
         good = sum(bool(v.get("loads")) and not v["nan"] and v["error"] <= TOLERANCE
                    for v in all_of_it)  # fmt: skip
         if not all_of_it:
@@ -221,7 +222,9 @@ def main() -> int:
     parser.add_argument("--zoo", type=Path, default=ZOO)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--rivals", metavar="PYTHON")
+    parser.add_argument("--converters", nargs="+", choices=RIVALS, default=RIVALS)
     parser.add_argument("--again", action="store_true", help="rivals that were tried before, too")
+    parser.add_argument("--missing", action="store_true", help="only what was not tried yet")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -238,18 +241,20 @@ def main() -> int:
             continue
         kept = WORK / f"{case.name}.json"
         old = Row(**json.loads(kept.read_text())) if kept.is_file() else None
-        if not (arguments.table or arguments.write):
+        wanted = not (arguments.table or arguments.write)
+        asked = arguments.converters if arguments.rivals else ()
+        if arguments.missing and old is not None and all(name in old.rivals for name in asked):
+            wanted = False
+        if wanted:
             with tempfile.TemporaryDirectory() as folder:
                 row = examine(case, arguments, Path(folder))
                 row.rivals = {} if old is None or arguments.again else old.rivals
-                if arguments.rivals and not row.rivals:
-                    row.rivals = {
-                        name: [
-                            rival(arguments.rivals, name, case, Path(folder), k)
-                            for k in (True, False)
+                for name in asked:
+                    if name not in row.rivals:
+                        row.rivals[name] = [
+                            rival(arguments.rivals, name, case, Path(folder), keep)
+                            for keep in (True, False)
                         ]
-                        for name in RIVALS
-                    }
             kept.write_text(json.dumps(asdict(row), indent=1))
             rest = "; ".join(row.misses()) or "ok"
             print(f"{row.name}: {row.casts} Casts, {row.error}, {row.seconds:.1f} s: {rest}",

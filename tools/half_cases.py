@@ -14,7 +14,8 @@ import onnx
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from latency_cases import export_cases  # noqa: E402 - the line above finds it
+from export_architectures import ARCHITECTURES  # noqa: E402 - the line above finds them
+from latency_cases import export_cases  # noqa: E402
 
 from tests.zoo_models import batches, loader, session, zoo_models  # noqa: E402
 
@@ -62,7 +63,12 @@ class Case:
 
 
 def cases(zoo: Path, exports: list[Path]) -> list[Case]:
-    """The zoo's models, then the exports of tools/export_models.py that are in the folders."""
+    """The zoo's models, then what tools/export_models.py and export_architectures.py made.
+
+    Args:
+        zoo: the zoo's folder.
+        exports: folders with exports; those of architectures are in `architectures` below one.
+    """
     found = []
     if (zoo / "MANIFEST.json").is_file():
         found = [Case(model.name, model.path, zoo) for model in zoo_models(zoo)]
@@ -72,7 +78,21 @@ def cases(zoo: Path, exports: list[Path]) -> list[Case]:
             for case in export_cases(folder, unseen):
                 name = f"export of {case.name}"
                 made.setdefault(name, Case(name, case.path, None, case.feed))
+        for case in architecture_cases(folder / "architectures"):
+            made.setdefault(case.name, case)
     return found + list(made.values())
+
+
+def architecture_cases(folder: Path) -> Iterator[Case]:
+    """Exports of tools/export_architectures.py that are in `folder`, with a seeded batch of one."""
+    for name, architecture in ARCHITECTURES.items():
+        for path in sorted(folder.glob(f"{name}-*.onnx")):
+            random = np.random.default_rng(0)
+            shape = (1, *architecture.dims)
+            feed: Any = random.standard_normal(shape).astype(np.float32)
+            if architecture.integers:
+                feed = random.integers(0, 500, shape)
+            yield Case(f"export of {path.stem}", path, None, {"x": feed})
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,7 +132,7 @@ class Trial:
                 if self._accepts(frozenset()):
                     return frozenset()
                 first, task = self._last, self._task
-        culprits = find_culprits(self._plan(frozenset()).half_sites(), self._accepts)
+        culprits = find_culprits(self._plan(frozenset()).half_sites(), self._accepts, self._errs)
         if culprits is None:
             self._last, self._task = first, task
             return None
@@ -196,10 +197,7 @@ class Trial:
                 "" if self._checker is None else str(self._checker.unavailable),
             )
             return True
-        self._runs += 1
-        plan = self._plan(culprits)
-        candidate = simulated(self.prepared, plan, format_named(self.options.precision))
-        self._last = self._checker.compare(self._checker.exposed(candidate), stop_early=False)
+        candidate = self._compare(self._checker, culprits)
         if self._last.status is CheckStatus.FAILED and self._metric is None:
             return False
         if self._metric is None:
@@ -213,6 +211,22 @@ class Trial:
             self._last.status = CheckStatus.VERIFIED
             self._last.reason = f"by the task's measure; {self._last.reason}"
         return allowed
+
+    def _errs(self, culprits: frozenset[str]) -> float:
+        """The largest error of an output, over its scale, with these sites in float32."""
+        if self._checker is None:
+            return 0.0
+        self._compare(self._checker, culprits)
+        errors = [check.relative_error for check in self._last.outputs]
+        return math.inf if any(map(math.isnan, errors)) else max(errors, default=math.inf)
+
+    def _compare(self, checker: HalfChecker, culprits: frozenset[str]) -> ir.Model:
+        """Compare with these sites in float32; the rounded model, `_last` has the figures."""
+        self._runs += 1
+        plan = self._plan(culprits)
+        candidate = simulated(self.prepared, plan, format_named(self.options.precision))
+        self._last = checker.compare(checker.exposed(candidate), stop_early=False)
+        return candidate
 
     def _prepare_metric(self) -> None:
         options, checker = self.options, self._checker

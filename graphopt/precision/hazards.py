@@ -145,6 +145,8 @@ class _Marker:
                 use.cluster.keep_float(f"constant '{name}' {reason}")
 
     def _constant_hazard(self, node: ir.Node, use: Use, error: float, worst: float) -> str | None:
+        if node.op_type in _BIASED and use.index == 2:
+            return None  # as below: what the sum of products loses is what half cannot hold
         if node.op_type in ("Add", "Sub", "Max", "Min", "Clip"):
             # Only its size beside the other operand counts.
             if error <= _ELEMENT_ERROR or not _is_floor(node):
@@ -279,6 +281,10 @@ class _Marker:
             )
 
 
+_BIASED = frozenset(
+    {"Conv", "ConvTranspose", "FusedConv", "Gemm", "BatchNormalization", "LayerNormalization"}
+)
+"""Operators that add what their third input holds."""
 _STASHING = ("GroupNormalization", "LayerNormalization", "RMSNormalization")
 _SQUARES = frozenset({"Add", "Mul", "Pow", "ReduceMean", "ReduceSum", "Sub", "Sqrt", "Max", "Clip"})
 _INDEX_ARITHMETIC = MOVEMENT | {

@@ -49,7 +49,7 @@ def test_no_other_placement_takes_fewer_casts(trap: object, blocked: int) -> Non
     heavy = [
         cluster
         for cluster in open_clusters
-        if any(node.op_type in ("MatMul", "LSTM") for node in cluster.nodes)
+        if any(node.op_type in ("Gemm", "MatMul", "LSTM") for node in cluster.nodes)
     ]
     assert all(chosen[cluster] for cluster in heavy)
     best = casts_of(flow, chosen)

@@ -142,6 +142,17 @@ RANGES: tuple[Trap, ...] = (
         frozenset({"Mul"}),
     ),
     Trap(
+        "bias-vanishes",
+        opset()
+        + f"""g (float[2,8] x) => (float[2,4] y)
+<{matrix("w", 8, 4)}, float[4] b = {{0.00000001, -0.00000002, 0.0, 0.00000001}}> {{
+  p = Gemm(x, w, b)
+  y = Relu(p)
+}}""",
+        {"x": normal(2, 8)},
+        2,
+    ),
+    Trap(
         "positions",
         opset()
         + f"""g (float[1,3000] x) => (float[3000,4] y)
