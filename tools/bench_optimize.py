@@ -1,7 +1,8 @@
 """Nodes, time, memory and latency of what graphopt makes, beside other optimizers.
 
     python tools/bench_optimize.py [MODEL.onnx ...] [--what nodes time latency] [--rounds 5]
-                                   [--onnxscript PYTHON] [--tools NAME ...] [--page]
+                                   [--onnxscript PYTHON] [--tools NAME ...]
+                                   [--results FOLDER] [--page]
 
 By default the zoo, then every export in build/exports and its folder `architectures`. Each
 command is a fresh process with warm bytecode; rounds are interleaved, so that a slow spell of
@@ -23,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,16 @@ RECORD = ROOT / "build" / "bench_optimize.json"
 TIMED = ("graphopt", "onnxsim", "onnxslim")
 THREADS = (1, 2)
 LONGEST_SECONDS = 300.0
+
+# Linux starts a child's peak at the size of the process that forked it, so a small one does.
+LAUNCHER = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+seconds = time.perf_counter() - start
+print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 Found = dict[str, Any]
 
@@ -78,24 +88,18 @@ def run(command: list[str]) -> tuple[float, float]:
         RuntimeError: the command failed; the message is the last line it wrote.
     """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    with tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            ["timeout", str(LONGEST_SECONDS), *command],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        # wait4 has reaped the process: tell Popen, or it would wait for it again.
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines() or [""]
-            raise RuntimeError(f"exit {process.returncode} {lines[-1][:80]}")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, "timeout", str(LONGEST_SECONDS), *command],
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+        raise RuntimeError(f"exit {done.returncode} {lines[-1][:80]}")
+    seconds, peak = map(float, done.stdout.split())
     unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_maxrss / unit
+    return seconds, peak / unit
 
 
 def _nodes(path: Path) -> int:
@@ -150,14 +154,15 @@ def measure_time(source: Path, rounds: int) -> Found:
     }
 
 
-def measure_latency(source: Path, seconds: float) -> Found:
+def measure_latency(source: Path, seconds: float, kept: Path | None) -> Found:
     """Milliseconds of the original and the result by number of threads."""
     from graphopt.graph import load
     from graphopt.runtime import Session, runnable_feeds, time_interleaved
 
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "out.onnx"
-        run(_commands(source, target, None)["graphopt"])
+        target = (kept or Path(folder)) / f"{source.stem}.onnx"
+        if not target.is_file():
+            run(_commands(source, target, None)["graphopt"])
         models = [load(source), load(target)]
         found: Found = {}
         for threads in THREADS:
@@ -193,6 +198,12 @@ def main() -> int:
         "--tools", nargs="+", default=[], metavar="NAME", help="count what these tools make only"
     )
     parser.add_argument("--record", type=Path, default=RECORD, help="where the figures are kept")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="latency takes graphopt's results from here, and puts there what is missing",
+    )
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md")
     arguments = parser.parse_args()
     place: Path = arguments.record
@@ -206,7 +217,7 @@ def main() -> int:
         if "time" in arguments.what:
             found["time"] = measure_time(path, arguments.rounds)
         if "latency" in arguments.what:
-            found["latency"] = measure_latency(path, arguments.seconds)
+            found["latency"] = measure_latency(path, arguments.seconds, arguments.results)
         print(path.stem, {key: found[key] for key in arguments.what}, flush=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(record, indent=1) + "\n")

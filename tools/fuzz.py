@@ -184,11 +184,14 @@ def main() -> int:
     parser.add_argument(
         "--check", default="off", help="graphopt's own guard: off judges the passes"
     )
+    parser.add_argument("--level", type=int, default=3, help="graphopt's -O level")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one seed")
     arguments = parser.parse_args()
-    guard = {"check": arguments.check} if arguments.optimizer.startswith("graphopt:") else {}
+    options: dict[str, Any] = {}
+    if arguments.optimizer.startswith("graphopt:"):
+        options = {"check": arguments.check, "level": arguments.level}
     campaign = Campaign(
-        arguments.jobs, (arguments.optimizer, guard, arguments.keep), arguments.timeout
+        arguments.jobs, (arguments.optimizer, options, arguments.keep), arguments.timeout
     )
     counts: Counter[str] = Counter()
     start = time.monotonic()
