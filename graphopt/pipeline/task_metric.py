@@ -7,6 +7,8 @@ teacher:
     agreement = inputs on which result and original name the same class / all inputs
     SQNR      = 10 log10(sum y^2 / sum (y' - y)^2) in dB, of the worst output
 
+Where all outputs are class numbers or rounded, SQNR is that of the scores behind them.
+
 Models run as they are deployed here, with ONNX Runtime's optimizations on: an int8 model is then
 computed in integers.
 """
@@ -22,6 +24,7 @@ import numpy as np
 
 from graphopt.errors import UsageError, reason_of
 from graphopt.graph import ir
+from graphopt.quantization.scores import with_scores
 
 if TYPE_CHECKING:
     from graphopt.runtime import Feed
@@ -44,6 +47,7 @@ class TaskMetric:
     bounded: bool
     _measure: Callable[[Run], float]
     _provider: str = "cpu"
+    _seen: Callable[[ir.Model], ir.Model] = lambda model: model
 
     def measure(self, model: ir.Model) -> float:
         """The figure of a model; higher is better.
@@ -54,7 +58,8 @@ class TaskMetric:
         """
         from graphopt.runtime import Session
 
-        return self._measure(Session(model, optimized=True, provider=self._provider).run)
+        session = Session(self._seen(model), optimized=True, provider=self._provider)
+        return self._measure(session.run)
 
 
 def read_metric(
@@ -94,9 +99,10 @@ def read_metric(
             "agreement needs an output [batch, classes] with at least 2 classes; "
             "use sqnr or module:function"
         )
-    teacher = _Teacher(original, data, provider)
     if chosen == "sqnr":
-        return TaskMetric("SQNR (dB)", False, teacher.sqnr, provider)
+        teacher = _Teacher(with_scores(original), data, provider)
+        return TaskMetric("SQNR (dB)", False, teacher.sqnr, provider, with_scores)
+    teacher = _Teacher(original, data, provider)
     return TaskMetric("agreement", True, lambda run: teacher.agreement(run, str(scores)), provider)
 
 

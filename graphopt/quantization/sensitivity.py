@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.graph import ir
+from graphopt.quantization.scores import with_scores
 from graphopt.runtime import Feed, Session
 
 _OUTSIZED = 0.25
@@ -26,7 +27,7 @@ _SPARED = 0.2
 
 
 class NoiseMeter:
-    """Measures what quantization does to the outputs.
+    """Measures what quantization does to the outputs, or to the scores that they are chosen from.
 
     Args:
         model: the float model.
@@ -35,13 +36,13 @@ class NoiseMeter:
     """
 
     def __init__(self, model: ir.Model, feeds: Iterable[Feed], *, threads: int = 0) -> None:
-        reference = Session(model, threads=threads)
+        reference = Session(with_scores(model), threads=threads)
         self._kept = [(feed, _floats(reference.run(feed))) for feed in feeds]
         self._threads = threads
 
     def noise(self, changed: ir.Model) -> float:
         """The noise at the worst output, as a share of its power; inf where it is not finite."""
-        session = Session(changed, threads=self._threads)
+        session = Session(with_scores(changed), threads=self._threads)
         signal: dict[str, float] = {}
         noise: dict[str, float] = {}
         for feed, expected in self._kept:

@@ -15,6 +15,7 @@ from graphopt.pipeline.quantization.options import Options
 from graphopt.pipeline.quantization.report import QuantizeReport
 from graphopt.pipeline.quantization.search import search
 from graphopt.pipeline.task_metric import read_metric
+from graphopt.quantization.scores import can_be_measured
 
 Tell = Callable[[str], None]
 
@@ -98,11 +99,8 @@ def read_budgets(original: ir.Model, data: CalibrationData, options: Options) ->
 
 
 def usual_budget(original: ir.Model, data: CalibrationData, options: Options) -> Budget | None:
-    """What a result has to reach where nothing was asked for; None if no output is float."""
-    if not any(
-        value.dtype is not None and value.dtype.is_floating_point()
-        for value in original.graph.outputs
-    ):
+    """What a result has to reach where nothing was asked for; None if that cannot be measured."""
+    if not can_be_measured(original):
         return None
     return read_budgets(
         original, data, dataclasses.replace(options, max_drop=None, least_sqnr=LEAST_SQNR)

@@ -47,6 +47,7 @@ from graphopt.quantization.calibration import calibrate
 from graphopt.quantization.opset import PER_CHANNEL, WITHOUT_EIGHT_BITS, raise_opset
 from graphopt.quantization.placement import place
 from graphopt.quantization.ranges import Ranges, digest_of, write_whole
+from graphopt.quantization.scores import can_be_measured
 from graphopt.shapes import infer_shapes
 
 Tell = Callable[[str], None]
@@ -283,11 +284,7 @@ class Job:
         options, data, report = self._options, self._data, self._report
         self._tell("checking the result")
         report.checked_on, report.disjoint = sum(1 for _ in data.check), data.disjoint
-        floats = any(
-            value.dtype is not None and value.dtype.is_floating_point()
-            for value in self._original.graph.outputs
-        )
-        if report.kind != "float" and floats:
+        if report.kind != "float" and can_be_measured(self._original):
             sqnr = read_metric(
                 "sqnr", original=self._original, data=data.check, provider=self._provider
             )
