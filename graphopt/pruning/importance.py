@@ -22,6 +22,9 @@ from graphopt.runtime import SecondMoment
 RIDGE = 1e-4
 """Added to the diagonal of H, relative to its mean: what 1e4 rows cannot tell from noise."""
 
+FEW = 30
+"""Rows for each column below which a covariance is shrunk."""
+
 _STEPS = 96
 
 
@@ -152,11 +155,19 @@ def _systems(
 
 
 def covariance_of(moment: SecondMoment, *, centred: bool) -> np.ndarray:
-    """[groups, columns, columns]: E[x x^T], less the product of the means where centred."""
+    """[groups, columns, columns]: E[x x^T], less the product of the means where centred.
+
+    With few rows for each column, columns seem to stand in for each other that do so in these rows
+    alone: what is off the diagonal is shrunk towards 0 then, by columns / (columns + rows).
+    """
     covariance = moment.matrix / moment.rows
     if centred:
         mean = moment.sums / moment.rows
         covariance = covariance - mean[:, :, None] * mean[:, None, :]
+    columns = covariance.shape[1]
+    if moment.rows < FEW * columns:
+        diagonal = covariance * np.eye(columns)
+        covariance = diagonal + (covariance - diagonal) * moment.rows / (columns + moment.rows)
     return covariance
 
 

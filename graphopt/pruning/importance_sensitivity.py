@@ -4,7 +4,9 @@
                / error(g) of that removal
 
 The output error is the mean over the outputs of |y' - y|^2 / var(y). Errors of different layers
-are then in one unit, and may be added up and traded against each other.
+are then in one unit, and may be added up and traded against each other. Of an output that is
+rounded, an index or a probability the number behind it is taken: those go on growing with the
+error where a probability has long been 0 or 1.
 """
 
 from __future__ import annotations
@@ -20,6 +22,13 @@ from graphopt.pruning.importance import RIDGE, Ranking, covariance_of
 from graphopt.pruning.linear_layers import Layer, layers_of
 from graphopt.pruning.surgery import prune
 from graphopt.runtime import Feed, SecondMoment, Session
+
+_SQUASHING = frozenset(
+    {
+        *("ArgMax", "ArgMin", "Cast", "DequantizeLinear", "Identity", "LogSoftmax"),
+        *("QuantizeLinear", "Sigmoid", "Softmax", "TopK"),
+    }
+)
 
 PART = 0.5
 """The share of a group's units that is removed to see what it does."""
@@ -38,6 +47,8 @@ def output_scales(
 ) -> dict[str, float]:
     """For each ranked group's name its scale; infinite where the model then does not run.
 
+    Empty where no output tells anything: then all groups count alike.
+
     Args:
         model: the model in which the groups were found; it is not changed.
         groups: of `find_groups`.
@@ -48,7 +59,10 @@ def output_scales(
         threads: threads within one operator; 0 leaves the choice to ONNX Runtime.
         progress: called with the number of groups done.
     """
-    expected = _outputs(model, feeds, threads)
+    names = observed(model)
+    if not names:
+        return {}
+    expected = _values(model, names, feeds, threads)
     scales: dict[str, float] = {}
     for number, (name, ranking) in enumerate(rankings.items()):
         channels = len(ranking.order)
@@ -56,7 +70,7 @@ def output_scales(
         if count < channels:
             candidate = without(model, groups, name, ranking.kept(count), moments)
             try:
-                found = _outputs(candidate, feeds, threads)
+                found = _values(candidate, names, feeds, threads)
             except RuntimeUnavailableError:
                 scales[name] = float("inf")
             else:
@@ -113,13 +127,35 @@ def _refitted(
     return fitted, bias + lost.reshape(-1) if layer.bias is not None else bias
 
 
-def _outputs(model: ir.Model, feeds: Sequence[Feed], threads: int) -> list[dict[str, np.ndarray]]:
-    session = Session(model, threads=threads, optimized=True)
+def observed(model: ir.Model) -> list[str]:
+    """The tensors of floats that tell how far the outputs are off: outputs, or what they are of."""
+    names: dict[str, None] = {}
+    for output in model.graph.outputs:
+        value: ir.Value | None = output
+        while value is not None:
+            producer = value.producer()
+            if producer is None or producer.op_type not in _SQUASHING:
+                break
+            value = producer.inputs[0]
+        for found in (value, output):
+            known = None if found is None else found.dtype
+            if found is not None and known is not None and known.is_floating_point():
+                names[found.name or ""] = None
+                break
+    return list(names)
+
+
+def _values(
+    model: ir.Model, names: Sequence[str], feeds: Sequence[Feed], threads: int
+) -> list[dict[str, np.ndarray]]:
+    own = {value.name for value in model.graph.outputs}
+    inner = [name for name in names if name not in own]
+    session = Session(model, threads=threads, optimized=True, outputs=inner)
     return [
         {
             name: value
-            for name, value in session.run(feed).items()
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            for name, value in session.run(feed, names).items()
+            if isinstance(value, np.ndarray)
         }
         for feed in feeds
     ]
