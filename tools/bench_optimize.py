@@ -9,8 +9,9 @@ command is a fresh process with warm bytecode; rounds are interleaved, so that a
 the machine hits all alike. Constants do not count as nodes. `time` runs graphopt with
 `--check off`, as the others do not prove their results, and once more with its usual check.
 `latency` runs original and result in ONNX Runtime with all its optimizations, turn by turn, with
-one thread and with two. What is measured is kept in build/bench_optimize.json (`--record`),
-where a later run adds to it; `--page` writes the tables of docs/benchmarks.md from there.
+one thread and with two, in several pairs of sessions. What is measured is kept in
+build/bench_optimize.json (`--record`), where a later run adds to it; `--page` writes the tables of
+docs/benchmarks.md from there.
 onnxscript runs where `--onnxscript` names a Python that has it.
 """
 
@@ -41,6 +42,8 @@ RECORD = ROOT / "build" / "bench_optimize.json"
 TIMED = ("graphopt", "onnxsim", "onnxslim")
 THREADS = (1, 2)
 LONGEST_SECONDS = 300.0
+# Two sessions of the same model differ by up to a tenth, for as long as they live.
+SESSIONS = 5
 
 # Linux starts a child's peak at the size of the process that forked it, so a small one does.
 LAUNCHER = """
@@ -166,12 +169,17 @@ def measure_latency(source: Path, seconds: float, kept: Path | None) -> Found:
         models = [load(source), load(target)]
         found: Found = {}
         for threads in THREADS:
-            sessions = [Session(model, optimized=True, threads=threads) for model in models]
-            feeds = runnable_feeds(models[0], sessions[0], count=1, override_defaults=False)
-            if not feeds:
-                return {}
-            times = time_interleaved(sessions, feeds[0], seconds=seconds)
-            found[str(threads)] = [1000 * value for value in times]
+            medians: list[list[float]] = []
+            for _ in range(SESSIONS):
+                sessions = [Session(model, optimized=True, threads=threads) for model in models]
+                feeds = runnable_feeds(models[0], sessions[0], count=1, override_defaults=False)
+                if not feeds:
+                    return {}
+                each = time_interleaved(sessions, feeds[0], seconds=seconds / SESSIONS)
+                medians.append([1000 * value for value in each])
+            found[str(threads)] = [
+                statistics.median(column) for column in zip(*medians, strict=True)
+            ]
     return found
 
 
