@@ -281,9 +281,13 @@ def judge(chosen: list[Case], tools: list[str]) -> None:
             found: dict[str, Any] = {"metric": "-", "value": None}
             try:
                 session = _session(case.file(tool), 0)
-                found["sqnr"] = _sqnr(reference, _outputs(session, case))
-                if case.zoo:
-                    found |= _task(case, session)
+                answers = _outputs(session, case)
+                found["sqnr"] = _sqnr(reference, answers)
+                if found["sqnr"] is None:
+                    found |= {"metric": "agreement", "value": _agreement(reference, answers)}
+                task = _task(case, session) if case.zoo else {}
+                if task.get("value") is not None:
+                    found |= task
             except Exception as error:
                 found["failure"] = str(error)[:150]
             (WORK / f"{case.name}.{tool}.judged.json").write_text(json.dumps(found))
@@ -333,6 +337,16 @@ def _sqnr(reference: list[list[np.ndarray]], found: list[list[np.ndarray]]) -> f
         if signal:
             figures.append(10 * np.log10(signal / max(noise, 1e-12 * signal)))
     return float(min(figures)) if figures else None
+
+
+def _agreement(reference: list[list[np.ndarray]], found: list[list[np.ndarray]]) -> float:
+    """The share of the elements of all outputs that are the same."""
+    same = [
+        (a == b).ravel()
+        for expected, actual in zip(reference, found, strict=True)
+        for a, b in zip(expected, actual, strict=True)
+    ]
+    return float(np.concatenate(same).mean())
 
 
 def take_times(chosen: list[Case], rounds: int, budget: float) -> None:
