@@ -12,7 +12,7 @@ folded by fuse-conv-batchnorm.)
 
 Declined where a value between is used elsewhere, where another node uses the weight too, which
 would have to be stored twice, where a parameter is not constant, and where `c` may stretch
-what it multiplies.
+what it multiplies; and where `c` is the half of a Gelu, which runtimes know only as a whole.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from graphopt_passes.scaled_weights import rounded, scaled
 
 _LONGEST = 6
 """Nodes that only move data between a product and its factor."""
+
+_GELU_FACTOR = 0.5
+_GATES = ("Erf", "Tanh")
 
 _FACTOR = constant("factor")
 
@@ -127,6 +130,8 @@ def _fold_ahead(
     """Fold the factor of an operand into the weight that the operand meets."""
     no_references(root)
     factors = _factors(scaling, factor)
+    if factors.size == 1 and factors.item() == _GELU_FACTOR and _is_gated(data):
+        raise NotApplicable("the factor belongs to a Gelu, which runtimes fuse as a whole")
     weight = _own_weight(root)
     weight_value = root.inputs[1]
     if root.op_type == "Conv":
@@ -144,6 +149,20 @@ def _fold_ahead(
     inputs = [data, rewriter.initializer(made, name), *root.inputs[2:]]
     rewriter.stand_for([root, scaling])
     rewriter.replace(root, rewriter.node(root.op_type, inputs, root.attributes.values()))
+
+
+def _is_gated(value: ir.Value) -> bool:
+    """Whether a value is x * (1 + erf(...)) or x * (1 + tanh(...))."""
+    product = value.producer()
+    if product is None or product.op_type != "Mul":
+        return False
+    sums = [None if side is None else side.producer() for side in product.inputs]
+    return any(
+        side is not None and (made := side.producer()) is not None and made.op_type in _GATES
+        for addition in sums
+        if addition is not None and addition.op_type == "Add"
+        for side in addition.inputs
+    )
 
 
 def _only_use(value: ir.Value) -> ir.Node | None:
