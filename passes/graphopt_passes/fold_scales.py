@@ -12,7 +12,8 @@ folded by fuse-conv-batchnorm.)
 
 Declined where a value between is used elsewhere, where another node uses the weight too, which
 would have to be stored twice, where a parameter is not constant, and where `c` may stretch
-what it multiplies; and where `c` is the half of a Gelu, which runtimes know only as a whole.
+what it multiplies; and where `c` is the half of a Gelu or the scale of a normalization, which
+runtimes know only as a whole.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ def _fold_ahead(
     factors = _factors(scaling, factor)
     if factors.size == 1 and factors.item() == _GELU_FACTOR and _is_gated(data):
         raise NotApplicable("the factor belongs to a Gelu, which runtimes fuse as a whole")
+    if _is_normalized(data):
+        raise NotApplicable("the factor belongs to a normalization, which runtimes fuse")
     weight = _own_weight(root)
     weight_value = root.inputs[1]
     if root.op_type == "Conv":
@@ -163,6 +166,23 @@ def _is_gated(value: ir.Value) -> bool:
         if addition is not None and addition.op_type == "Add"
         for side in addition.inputs
     )
+
+
+def _is_normalized(value: ir.Value) -> bool:
+    """Whether a value is x / sqrt(...), however it is written, cast or not."""
+    product = value.producer()
+    if product is not None and product.op_type == "Cast" and product.inputs[0] is not None:
+        product = product.inputs[0].producer()
+    if product is None or product.op_type not in ("Mul", "Div"):
+        return False
+    for side in product.inputs:
+        made = None if side is None else side.producer()
+        if made is not None and made.op_type in ("Div", "Reciprocal"):
+            root = made.inputs[-1]
+            made = None if root is None else root.producer()
+        if made is not None and made.op_type == "Sqrt":
+            return True
+    return False
 
 
 def _only_use(value: ir.Value) -> ir.Node | None:
