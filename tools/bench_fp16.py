@@ -84,7 +84,9 @@ class Row:
         for rival, variants in self.rivals.items():
             for ours, theirs in zip(self.casts, variants, strict=False):  # none: not tried
                 if theirs.get("loads") and theirs["casts"] < ours:
-                    found.append(f"{rival} has {theirs['casts']} Casts")
+                    wrong = theirs["nan"] or theirs["error"] > TOLERANCE
+                    which = f" and an error of {theirs['error']:.2g}" if wrong else ""
+                    found.append(f"{rival} has {theirs['casts']} Casts{which}")
         return found
 
     @property
