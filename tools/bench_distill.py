@@ -1,6 +1,7 @@
-"""Prune ResNet-56 and train what is left towards the original, without labels.
+"""Prune a ResNet for CIFAR-10 and train what is left towards the original, without labels.
 
-    python tools/bench_distill.py [--speedups 2.1 3] [--epochs 5] [--rate 1e-3] [--json] [--write]
+    python tools/bench_distill.py [--model cifar_resnet56] [--speedups 2.1 3] [--epochs 5]
+        [--rate 1e-4] [--json] [--write]
 
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
@@ -30,7 +31,6 @@ from graphopt.runtime import Session  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
 from tests.zoo_models import loader  # noqa: E402
 
-NAME = "cifar_resnet56"
 WORK = ROOT / "build" / "distill"
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- distillation: made by tools/bench_distill.py -->"
@@ -62,11 +62,11 @@ def training_images(module: Any) -> np.ndarray:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def answers(module: Any, path: Path) -> np.ndarray:
+def answers(module: Any, name: str, path: Path) -> np.ndarray:
     """Whether each test image is classified right."""
     session = Session(load(path), optimized=True)
     right = []
-    for feed, labels in module.batches(NAME):
+    for feed, labels in module.batches(name):
         (scores,) = session.run(feed).values()
         right.append(scores.argmax(-1) == labels)
     return np.concatenate(right)
@@ -74,10 +74,10 @@ def answers(module: Any, path: Path) -> np.ndarray:
 
 def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Namespace) -> Row:
     """Prune by a factor (1: not at all), train, and measure."""
-    original = ZOO / "models" / f"{NAME}.onnx"
+    original = ZOO / "models" / f"{options.model}.onnx"
     student = original
     if speedup > 1:
-        student = WORK / f"{NAME}-{speedup:g}.onnx"
+        student = WORK / f"{options.model}-{speedup:g}.onnx"
         if not student.is_file():
             feeds = [
                 {"input": images[start : start + BATCH]} for start in range(0, CALIBRATION, BATCH)
@@ -89,8 +89,8 @@ def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Names
                 calibration=feeds,
                 progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
             )
-    key = f"{speedup:g}-{options.epochs}-{options.rate:g}-{options.temperature:g}"
-    trained = WORK / f"{NAME}-{key}-distilled.onnx"
+    key = f"{options.model}-{speedup:g}-{options.epochs}-{options.rate:g}-{options.temperature:g}"
+    trained = WORK / f"{key}-distilled.onnx"
     started = time.perf_counter()
 
     training = Training(
@@ -110,7 +110,9 @@ def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Names
         overwrite=True,
         progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
     ).report
-    before, pruned, after = (answers(module, path) for path in (original, student, trained))
+    before, pruned, after = (
+        answers(module, options.model, path) for path in (original, student, trained)
+    )
     return Row(
         "unpruned (control)" if speedup == 1 else f"pruned {speedup:g}x",
         speedup,
@@ -143,9 +145,10 @@ def as_markdown(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Judge pruning and distillation.")
+    parser.add_argument("--model", default="cifar_resnet56")
     parser.add_argument("--speedups", nargs="+", type=float, default=[1.0, 2.1, 3.0])
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")
