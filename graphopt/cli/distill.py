@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=1e-3,
+    default=1e-4,
     show_default=True,
     help="The largest learning rate.",
 )

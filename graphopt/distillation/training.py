@@ -62,7 +62,7 @@ class Recipe:
 
     epochs: int = 5
     batch: int = 64
-    rate: float = 1e-3
+    rate: float = 1e-4
     augmentations: Sequence[Augment] = ()
     seed: int = 0
 

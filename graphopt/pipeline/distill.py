@@ -99,7 +99,7 @@ class Training:
 
     epochs: int = 5
     batch: int = 64
-    rate: float = 1e-3
+    rate: float = 1e-4
     temperature: float = 4.0
     inner: Sequence[str] = ()
     inner_weight: float = 1.0
