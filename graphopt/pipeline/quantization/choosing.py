@@ -152,9 +152,13 @@ def without_outsized(
     options: Options,
     tell: Tell,
     *,
-    worth_it: Callable[[ir.Model], bool],
+    worth_it: Callable[[ir.Model, ir.Model], bool],
 ) -> Choice:
-    """Give up the few groups that make most of the noise, if what is left is worth it."""
+    """Give up the few groups that make most of the noise, if what is left is worth it.
+
+    What a group saves by itself does not tell: where the first convolution is float, ONNX Runtime
+    may transpose between all that follow. So `worth_it` gets the model before and after.
+    """
     from graphopt.quantization.sensitivity import NoiseMeter, outsized
 
     names = [name for name in candidates.groups if name not in choice.float_groups]
@@ -174,7 +178,8 @@ def without_outsized(
         for name, share in found.shares.items()
     }
     tell("racing what is left against the original")
-    if worth_it(candidates.build({**choice.float_groups, **given_up})):
+    before = candidates.build(choice.float_groups)
+    if worth_it(before, candidates.build({**choice.float_groups, **given_up})):
         choice.float_groups.update(given_up)
     return choice
 

@@ -29,9 +29,9 @@ from graphopt.pipeline.quantization.data import (
 from graphopt.pipeline.quantization.options import Options
 from graphopt.pipeline.quantization.proof import (
     describe_groups,
+    keeps_gain,
     left_float,
     measure_latency,
-    race_with,
     verify_result,
 )
 from graphopt.pipeline.quantization.repairs import (
@@ -115,7 +115,7 @@ class Job:
             report.warnings.append("nothing is faster in integers: the result is the float model")
         elif options.spare_outsized:
             choice = without_outsized(
-                candidates, choice, data, options, self._tell, worth_it=self._is_faster
+                candidates, choice, data, options, self._tell, worth_it=self._keeps_gain
             )
         budget = read_budgets(self._original, data, options)
         if budget is not None and report.kind != "float":
@@ -300,12 +300,12 @@ class Job:
             report.metric_before = metric.measure(self._original) if metric.bounded else None
             report.metric_after = metric.measure(model)
 
-    def _is_faster(self, model: ir.Model) -> bool:
-        """Whether a model is no slower than the original, where that matters."""
+    def _keeps_gain(self, before: ir.Model, after: ir.Model) -> bool:
+        """Whether most of the gain is left, where that matters."""
         if not self._only_if_faster():
             return True
         feed = next(iter(self._data.check))
-        return not race_with(self._original, model, feed, self._provider)[0]
+        return keeps_gain(self._original, before, after, feed, self._provider)
 
     def _only_if_faster(self) -> bool:
         """Whether what is not measurably faster stays float."""

@@ -22,6 +22,9 @@ from graphopt.runtime import Feed
 ROUNDS = 4
 """Of the race of the result against the original."""
 
+KEPT_GAIN = 0.8
+"""The share of the gain that is kept where groups are given up to be more accurate, unasked."""
+
 COMPARED = 4
 """So many samples tell the SQNR of every layer."""
 
@@ -116,6 +119,26 @@ def race_with(original: ir.Model, model: ir.Model, feed: Feed, provider: str) ->
         if ratio > 1.0:
             slower = f"with {count} it takes {ratio:.2f} times as long as the original"
     return slower, race
+
+
+def keeps_gain(
+    original: ir.Model, before: ir.Model, after: ir.Model, feed: Feed, provider: str
+) -> bool:
+    """Whether `after` is no slower than the original and keeps most of what `before` saves.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime cannot run one of them.
+    """
+    watch = RunningStopwatch(original, feed, provider=provider)
+    models = {"float": original, "before": before, "after": after}
+    saved = {"before": 0.0, "after": 0.0}
+    for threads in (1, 0):
+        race = watch.race(models, threads, ROUNDS)
+        if race.ratio("after", "float") > 1.0:
+            return False
+        for name in saved:
+            saved[name] += 1.0 - race.ratio(name, "float")
+    return saved["after"] >= KEPT_GAIN * saved["before"]
 
 
 def left_float(report: QuantizeReport, reason: str) -> None:
