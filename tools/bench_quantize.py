@@ -404,14 +404,26 @@ class Row:
 
 
 def rows(case: Case) -> dict[str, Row]:
-    """Family -> its fastest setting, by the geometric mean over the numbers of threads."""
+    """Family -> its fastest setting, by the geometric mean over the numbers of threads.
+
+    Of those that lose more than 1% of the task's measure none is taken where there is another.
+    """
     taken = _times_of(case) or {}
     found: dict[str, Row] = {}
     for family, tools in FAMILIES.items():
         best = [_row(case, tool, taken) for tool in tools if tool in taken]
+        best = [row for row in best if _keeps_measure(case, row)] or best
         if best:
             found[family] = min(best, key=lambda row: row.ratios["1"] * row.ratios["2"])
     return found
+
+
+def _keeps_measure(case: Case, row: Row) -> bool:
+    judged = _judged(case, "float")
+    base = judged.get("value")
+    if base is None or row.value is None:
+        return base is None
+    return row.value <= 1.01 * base if judged["metric"] == "ppl" else row.value >= 0.99 * base
 
 
 def _row(case: Case, tool: str, taken: dict[str, dict[str, list[float]]]) -> Row:
