@@ -68,15 +68,23 @@ class RunningStopwatch:
         feed: the inputs of every run.
         provider: "cpu", or another that this build of ONNX Runtime has.
         seconds: about how long to run one variant in one round.
+        lost: after a few rounds, what takes so many times as long as the fastest does not go on.
     """
 
     def __init__(
-        self, original: ir.Model, feed: Feed, *, provider: str = "cpu", seconds: float = 0.08
+        self,
+        original: ir.Model,
+        feed: Feed,
+        *,
+        provider: str = "cpu",
+        seconds: float = 0.08,
+        lost: float = _LOST,
     ) -> None:
         self._original = original
         self._feed = feed
         self._provider = provider
         self._seconds = seconds
+        self._lost = lost
 
     def kernels(self, model: ir.Model) -> Sequence[Kernel]:
         """The kernels of a run with one thread."""
@@ -101,7 +109,7 @@ class RunningStopwatch:
             order.reverse()
             if done >= _ROUNDS_TO_LOSE:
                 best = min(quartile(seconds[name]) for name in order)
-                order = [name for name in order if quartile(seconds[name]) < _LOST * best]
+                order = [name for name in order if quartile(seconds[name]) < self._lost * best]
             if len(order) == 1:
                 break
         return Race(threads, {name: tuple(times) for name, times in seconds.items()})
