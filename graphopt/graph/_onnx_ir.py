@@ -10,8 +10,12 @@ annotations are strings). For everyone else `sympy` is simply not imported yet, 
 is the ordinary one, under Python's own locks. `importlib.util.LazyLoader` would leave a lazy
 module in `sys.modules` for all to see, and its first use from two threads at once fails (or,
 where it is fixed, can deadlock). A module that is loaded already is left alone.
+
+The import makes a hundred thousand objects that stay; Python does not look for cycles among them
+meanwhile.
 """
 
+import gc
 import importlib
 import sys
 from types import ModuleType
@@ -33,9 +37,13 @@ class _StandIn(ModuleType):
 _stand_ins = {name: _StandIn(name) for name in _DEFERRED if name not in sys.modules}
 if "onnx_ir" not in sys.modules:
     sys.modules.update(_stand_ins)
+_collects = gc.isenabled()
+gc.disable()
 try:
     import onnx_ir as ir  # noqa: TID251 - the one place where it is imported
 finally:
+    if _collects:
+        gc.enable()
     for _name, _stand_in in _stand_ins.items():
         if sys.modules.get(_name) is _stand_in:
             del sys.modules[_name]
