@@ -17,7 +17,6 @@ from graphopt.cli.extract import extract
 from graphopt.cli.fp16 import fp16
 from graphopt.cli.inspect import inspect
 from graphopt.cli.invocation import run
-from graphopt.cli.merge import merge
 from graphopt.cli.optimize import optimize
 from graphopt.cli.passes import passes
 from graphopt.cli.prune import prune
@@ -43,7 +42,6 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         compare,
         bench,
         extract,
-        merge,
         inspect,
         passes,
         bisect,

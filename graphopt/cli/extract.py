@@ -11,7 +11,7 @@ from graphopt.cli.invocation import Invocation, print_json, speaking_options
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
-    from graphopt.pipeline.composition import CompositionResult
+    from graphopt.pipeline.extraction import ExtractResult
 
 
 @click.command(short_help="Cut a part out of a model, between named tensors.")
@@ -47,20 +47,25 @@ def extract(
     path = Path(source)
     written = Path(output or target or path.with_name(f"{path.stem}.part.onnx"))
 
-    from graphopt.pipeline.composition import extract as run
+    from graphopt.pipeline.extraction import extract as run
 
     result = run(
         source, inputs=_names(inputs), outputs=_names(outputs), output=written, overwrite=force
     )
-    show(result, invocation, source, written)
+    _show(result, invocation, source, written)
     return 0
 
 
 def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(f"'{text}' names no tensor between its commas; write A,B")
+    return names
 
 
-def show(result: CompositionResult, invocation: Invocation, source: str, written: Path) -> None:
+def _show(result: ExtractResult, invocation: Invocation, source: str, written: Path) -> None:
     """Print the interface of what was made, and whether it was proved."""
     if invocation.json:
         document: dict[str, Any] = {

@@ -7,7 +7,6 @@ from graphopt.graph.extraction import extract
 from graphopt.graph.garbage import patient_collector
 from graphopt.graph.inline import inline_functions
 from graphopt.graph.load import ModelSource, load
-from graphopt.graph.merging import chain, ensemble, parallel
 from graphopt.graph.replace import replace_content
 from graphopt.graph.save import save, to_bytes, to_proto
 from graphopt.graph.text import from_text, to_text
@@ -26,11 +25,9 @@ __all__ = [
     "Problem",
     "all_graphs",
     "all_nodes",
-    "chain",
     "clone",
     "constant_array",
     "constant_tensor",
-    "ensemble",
     "extract",
     "from_text",
     "inline_functions",
@@ -39,7 +36,6 @@ __all__ = [
     "nested_graphs",
     "opset_version",
     "outer_values",
-    "parallel",
     "patient_collector",
     "replace_content",
     "save",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graphopt.errors import UsageError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.clone import clone
-from graphopt.graph.walk import nested_graphs, outer_values, subgraphs
+from graphopt.graph.walk import all_graphs, nested_graphs, outer_values, subgraphs
 
 
 def extract(
@@ -30,14 +30,16 @@ def extract(
     graph = part.graph
     values = {value.name: value for node in graph for value in node.outputs if value.name}
     values.update((value.name or "", value) for value in graph.inputs)
-    results = _found(outputs or [value.name or "" for value in graph.outputs], values)
+    constants = set(graph.initializers) - {value.name for value in graph.inputs}
+    own = list(dict.fromkeys(graph.outputs))
+    results = own if outputs is None else _found(outputs, values, constants)
     given: list[ir.Value] = []
     # Outputs are looked up before inputs take their uses: what is computed, not what is given.
     graph.outputs[:] = []
-    for value in _found(inputs or (), values):
+    for value in _found(inputs or (), values, constants):
         if value in results:
             raise UsageError(f"'{value.name}' is an input and an output: there is nothing between")
-        given.append(value if value.is_graph_input() else _given(value))
+        given.append(value if value.is_graph_input() else _given(value, part))
     graph.outputs.extend(results)
     nodes, read = _needed(graph)
     missing = [v.name or "" for v in graph.inputs if v in read and v not in given and inputs]
@@ -51,6 +53,7 @@ def extract(
     kept = [value for value in graph.inputs if value in read and value not in given]
     graph.inputs[:] = [*given, *kept]
     for node in [node for node in reversed(graph) if node not in nodes]:
+        _release(node)
         graph.remove(node, safe=True)
     for name, value in list(graph.initializers.items()):
         if value not in read:
@@ -59,10 +62,14 @@ def extract(
     return part
 
 
-def _found(names: Sequence[str], values: dict[str, ir.Value]) -> list[ir.Value]:
+def _found(
+    names: Sequence[str], values: dict[str, ir.Value], constants: set[str]
+) -> list[ir.Value]:
     found = []
     for name in names:
         value = values.get(name)
+        if value is None and name in constants:
+            raise UsageError(f"'{name}' is a constant: nothing computes it, and nobody gives it")
         if value is None:
             raise UsageError(f"there is no tensor '{name}' that the main graph computes or takes")
         if value.type is None:
@@ -71,12 +78,17 @@ def _found(names: Sequence[str], values: dict[str, ir.Value]) -> list[ir.Value]:
     return list(dict.fromkeys(found))
 
 
-def _given(value: ir.Value) -> ir.Value:
+def _given(value: ir.Value, model: ir.Model) -> ir.Value:
     """A new input that all readers of a tensor read instead; it takes over the name."""
     name = value.name
     taken = ir.Value(name=None, type=value.type, shape=value.shape)
     ir.convenience.replace_all_uses_with(value, taken)
-    value.name = f"{name}_computed"
+    names = {v.name for graph in all_graphs(model) for node in graph for v in node.outputs}
+    names |= {v for graph in all_graphs(model) for v in graph.initializers}
+    unique = f"{name}_computed"
+    while unique in names:
+        unique += "_"
+    value.name = unique
     taken.name = name
     return taken
 
@@ -99,6 +111,16 @@ def _needed(graph: ir.Graph) -> tuple[set[ir.Node], set[ir.Value]]:
         for inner in subgraphs(node):
             waiting += outer_values(inner)
     return nodes, read
+
+
+def _release(node: ir.Node) -> None:
+    """Let go of what the bodies of a node read from outside."""
+    for body in subgraphs(node):
+        for inner in nested_graphs(body):
+            inner.outputs[:] = []
+            for each in inner:
+                for place in range(len(each.inputs)):
+                    each.replace_input_with(place, None)
 
 
 def _drop_functions(model: ir.Model) -> None:
