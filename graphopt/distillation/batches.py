@@ -34,15 +34,25 @@ def shuffled(feeds: Iterable[Feed], random: np.random.Generator) -> Iterator[Fee
 
 
 def batches(feeds: Iterable[Feed], size: int) -> Iterator[Feed]:
-    """Feeds joined along their first axis; the last batch may be smaller."""
+    """Feeds joined along their first axis; the last batch may be smaller.
+
+    A feed of other sizes than the one before begins a batch of its own.
+    """
     some: list[Feed] = []
     for feed in feeds:
+        if some and _sizes(some[0]) != _sizes(feed):
+            yield _joined(some)
+            some = []
         some.append(feed)
         if len(some) == size:
             yield _joined(some)
             some = []
     if some:
         yield _joined(some)
+
+
+def _sizes(feed: Feed) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, np.shape(value)[1:]) for name, value in sorted(feed.items())]
 
 
 def _joined(some: list[Feed]) -> Feed:

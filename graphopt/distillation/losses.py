@@ -86,8 +86,8 @@ def targets_of(
     scores, probabilities, values = [], set(), []
     for value in model.graph.outputs:
         name = value.name or ""
-        if value.dtype is None or not value.dtype.is_floating_point():
-            continue
+        if value.dtype is None or not value.dtype.is_floating_point() or not value.producer():
+            continue  # nothing that training could change
         rank = None if value.shape is None else len(value.shape)
         last = None if not rank or value.shape is None else value.shape[-1]
         if rank != _SCORES_RANK or last == 1:

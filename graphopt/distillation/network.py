@@ -104,6 +104,9 @@ class Network:
         wanted = {*self._outputs, *inner}
         values: dict[str, torch.Tensor] = {**self._constants, **self.weights, **feed}
         for step in self._steps:
+            missing = [name for name in step.inputs if name is not None and name not in values]
+            if missing:
+                raise UsageError(f"node '{step.name}' reads '{missing[0]}', which is no number")
             given = [None if name is None else values[name] for name in step.inputs]
             call = Call(given, step.attributes, step.opset, len(step.outputs), self.training)
             try:
@@ -151,11 +154,14 @@ def _constants(model: ir.Model) -> dict[str, torch.Tensor]:
     for node in model.graph:
         if node.op_type == "Constant":
             tensors[node.outputs[0].name or ""] = constant_tensor(node.outputs[0])
-    return {
-        name: torch.from_numpy(np.array(tensor.numpy()))
-        for name, tensor in tensors.items()
-        if tensor is not None
-    }
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != ir.DataType.STRING:
+            try:
+                found[name] = torch.from_numpy(np.array(tensor.numpy()))
+            except TypeError as error:
+                raise UsageError(f"PyTorch has no tensors of {tensor.dtype}: '{name}'") from error
+    return found
 
 
 def _places(model: ir.Model, table: Mapping[str, Sequence[int]]) -> set[str]:

@@ -8,10 +8,11 @@ that measure.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Recipe:
     epochs: int = 5
     batch: int = 64
     rate: float = 1e-4
-    augmentations: Sequence[Augment] = ()
+    augmentations: Sequence[Augment] = field(default=(), repr=False)
     seed: int = 0
 
 
@@ -78,6 +79,7 @@ class Trainer:
         steps: batches in one epoch.
         joined: whether samples can be joined into batches; otherwise each is a run of its own,
             and a step sums the gradients of a batch of them.
+        key: what else makes this training another one than one whose state is kept.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Trainer:
         *,
         steps: int,
         joined: bool,
+        key: str = "",
     ) -> None:
         self._network = network
         self._teachers = teachers
@@ -102,6 +105,8 @@ class Trainer:
         )
         self.epochs: list[Epoch] = []
         self._best = network.state()
+        self._recipe_text = f"{recipe} {targets} {[weight for _, weight in teachers]} {key}"
+        self._started_from = _digest(self._best)
 
     def run(
         self,
@@ -124,13 +129,15 @@ class Trainer:
 
         Raises:
             OutputError: the state cannot be written.
-            UsageError: the state is of another training.
+            UsageError: the state is of another training, or the loss is not finite.
         """
         tell = progress or (lambda _: None)
         if state_file is not None and Path(state_file).exists():
             self._load(Path(state_file))
         if not self.epochs:
             self.epochs.append(self._measured(0, float("nan"), held_out))
+            if not math.isfinite(self.epochs[0].held_out):
+                raise UsageError("the outputs of the models, or their distance, are not finite")
         for number in range(len(self.epochs), self._recipe.epochs + 1):
             loss = self._epoch(number, feeds, tell)
             self.epochs.append(self._measured(number, loss, held_out))
@@ -215,7 +222,7 @@ class Trainer:
         try:
             torch.save(state, beside)
             beside.replace(path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise OutputError(f"cannot write '{path}': {reason_of(error)}") from error
         finally:
             beside.unlink(missing_ok=True)
@@ -227,7 +234,8 @@ class Trainer:
             raise UsageError(
                 f"'{path}' is no state of a training: delete it, or name another"
             ) from error
-        if state.get("format") != _FORMAT or state["key"] != self._key():
+        known = isinstance(state, dict) and state.get("format") == _FORMAT
+        if not known or state.get("key") != self._key():
             raise UsageError(f"'{path}' is of another training: delete it, or name another")
         self.epochs = [Epoch(*values) for values in state["epochs"]]
         self._network.restore(state["network"])
@@ -236,9 +244,15 @@ class Trainer:
         self._schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None]})
 
     def _key(self) -> list[Any]:
-        recipe = self._recipe
-        shapes = [(name, list(w.shape)) for name, w in sorted(self._network.weights.items())]
-        return [recipe.epochs, recipe.batch, recipe.rate, recipe.seed, str(shapes)]
+        return [self._recipe_text, self._started_from]
+
+
+def _digest(state: Mapping[str, torch.Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        found.update(name.encode())
+        found.update(value.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _grouped(feeds: Iterable[dict[str, Any]], size: int) -> Iterable[list[dict[str, Any]]]:
@@ -257,7 +271,9 @@ def _rate(step: int, total: int) -> float:
     warm = max(_WARM_UP * total, 1.0)
     if step < warm:
         return (step + 1) / (warm + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(total - warm, 1.0)))
+    # Feeds of several sizes make more, smaller batches than were planned.
+    done = min((step - warm) / max(total - warm, 1.0), 1.0)
+    return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _tensors(feed: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ or a better one. Only weights change: names, shapes and the graph stay.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 import os
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.errors import EquivalenceError, UsageError
-from graphopt.graph import ModelSource, ir
+from graphopt.errors import EquivalenceError, OutputError, UsageError
+from graphopt.graph import ModelSource, ir, to_bytes
 from graphopt.pipeline.guard import interface_of
 from graphopt.pipeline.model_files import (
     check_output,
@@ -161,6 +162,11 @@ def distill(
     started = time.perf_counter()
     tell = progress or (lambda _: None)
     how = training or Training()
+    for number in (how.rate, how.temperature):
+        if not (number > 0 and math.isfinite(number)):
+            raise UsageError(f"the rate and the temperature must be finite and above 0: {number}")
+    if state_file is not None and not Path(state_file).absolute().parent.is_dir():
+        raise OutputError(f"the folder of '{state_file}' does not exist; make it first")
     parts = _import_torch()
     if output is not None:
         check_output(source, output, overwrite)
@@ -186,7 +192,12 @@ def distill(
         raise UsageError("the model has no outputs of floats, so there is nothing to train towards")
     tell("comparing PyTorch with ONNX Runtime")
     _compare(network, student, feeds.held_out[0], parts.torch)
-    runs = [(_run(model, targets.names, inner), weight) for model, weight in models]
+    outputs = [name for name in targets.names if name not in inner]
+    # Inner tensors are those of the first teacher: others may have them in another shape.
+    runs = [
+        (_run(model, outputs, () if number else inner), weight)
+        for number, (model, weight) in enumerate(models)
+    ]
     before = _figure(metric, student)
     recipe = parts.training.Recipe(
         how.epochs,
@@ -197,7 +208,13 @@ def distill(
     )
     steps = -(-count // how.batch)
     trainer = parts.training.Trainer(
-        network, runs, targets, recipe, steps=steps, joined=_is_batched(student)
+        network,
+        runs,
+        targets,
+        recipe,
+        steps=steps,
+        joined=all(_is_batched(model) for model in (student, *(model for model, _ in models))),
+        key=_key(how, models, feeds.held_out[0]),
     )
     best = trainer.run(feeds, feeds.held_out, state_file=state_file, progress=tell)
     network.write_back(student)
@@ -248,8 +265,8 @@ def _teachers(given: Any, student: ir.Model) -> list[tuple[ir.Model, float]]:
         pairs = [(teacher, 1.0) for teacher in given]
     else:
         pairs = [(given, 1.0)]
-    if not pairs or any(not weight > 0 for _, weight in pairs):
-        raise UsageError("give at least one teacher, and weights above 0")
+    if not pairs or any(not (weight > 0 and math.isfinite(weight)) for _, weight in pairs):
+        raise UsageError("give at least one teacher, and finite weights above 0")
     loaded = []
     for source, weight in pairs:
         teacher = load_valid(source)
@@ -292,7 +309,10 @@ def _inner(student: ir.Model, teacher: ir.Model, names: Sequence[str]) -> tuple[
         {value.name: value for node in model.graph for value in node.outputs}
         for model in (student, teacher)
     ]
+    outputs = {value.name for value in student.graph.outputs}
     for name in names:
+        if name in outputs:
+            raise UsageError(f"'{name}' is an output, and is compared already")
         first, second = (side.get(name) for side in sides)
         if first is None or second is None:
             raise UsageError(f"both models must have the tensor '{name}'")
@@ -301,34 +321,40 @@ def _inner(student: ir.Model, teacher: ir.Model, names: Sequence[str]) -> tuple[
                 f"the tensor '{name}' is {first.shape} in the student and {second.shape} in the "
                 "teacher: only tensors of one shape can be compared"
             )
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
-def _run(model: ir.Model, names: Sequence[str], inner: Sequence[str]) -> Teacher:
+def _run(model: ir.Model, outputs: Sequence[str], inner: Sequence[str]) -> Teacher:
     from graphopt.runtime import Session
 
-    have = {value.name for node in model.graph for value in node.outputs}
-    outputs = [name for name in inner if name in have]
     # One thread: between runs more would wait actively, on the cores that PyTorch needs.
-    session = Session(model, optimized=True, threads=1, outputs=outputs)
-    wanted = [name for name in names if name in have]
-    return lambda feed: session.run(feed, wanted)
+    session = Session(model, optimized=True, threads=1, outputs=inner)
+    return lambda feed: session.run(feed, [*outputs, *inner])
 
 
 def _compare(network: Any, model: ir.Model, feed: Feed, torch: Any) -> None:
-    from graphopt.runtime import Session
+    from graphopt.runtime import Session, compare_outputs
 
     expected = Session(model).run(feed)
     network.training = False
     with torch.no_grad():
-        actual = network({name: torch.from_numpy(np.array(v)) for name, v in feed.items()})
-    for name, value in expected.items():
-        scale = float(np.abs(value).max()) or 1.0
-        found = actual[name].numpy()
-        if found.shape != value.shape or np.abs(found - value).max() > _CLOSE * scale:
+        found = network({name: torch.from_numpy(np.array(v)) for name, v in feed.items()})
+    actual = {name: value.detach().numpy() for name, value in found.items()}
+    for one in compare_outputs(expected, actual, rtol=_CLOSE):
+        if not one.ok:
             raise EquivalenceError(
-                f"PyTorch gives another '{name}' than ONNX Runtime: this model cannot be trained"
+                f"PyTorch gives another '{one.name}' than ONNX Runtime: it cannot be trained"
             )
+
+
+def _key(how: Training, models: Sequence[tuple[ir.Model, float]], feed: Feed) -> str:
+    """What tells one training from another: all that was asked, teachers and data."""
+    found = hashlib.sha256(repr(how).encode())
+    for model, _ in models:
+        found.update(to_bytes(model))
+    for name, value in sorted(feed.items()):
+        found.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()
 
 
 def _figure(metric: str | Callable[..., float] | None, model: ir.Model) -> tuple[str, float] | None:

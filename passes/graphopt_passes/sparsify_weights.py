@@ -60,7 +60,7 @@ class SparsifyWeights(Pass):
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Give each node its masked weight; nodes that share one go on sharing it."""
         rewriter = Rewriter(model, journal)
-        made: dict[tuple[ir.Value, int], ir.Value] = {}
+        made: dict[tuple[ir.Value, int, int], ir.Value] = {}
         for node in list(all_nodes(model)):
             if node.op_type not in _READERS or node.domain not in ("", "ai.onnx"):
                 continue
@@ -70,7 +70,8 @@ class SparsifyWeights(Pass):
             if not journal.permits(site_of(node)):
                 continue
             rewriter.begin(node)
-            key = weight, id(node.graph)
+            rank = 0 if weight.shape is None else len(weight.shape)
+            key = weight, id(node.graph), _input_axis(node, rank)
             try:
                 if key not in made:
                     made[key] = rewriter.initializer(

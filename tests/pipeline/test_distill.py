@@ -1,6 +1,7 @@
 """Training a pruned model towards the original's outputs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,8 +81,10 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
         distill(student, teacher, data, training=QUICK, state_file=state, progress=stop)
     distill(student, teacher, data, output=resumed, training=QUICK, state_file=state)
     assert whole.read_bytes() == resumed.read_bytes()
-    with pytest.raises(UsageError, match="of another training"):
-        distill(student, teacher, data, training=Training(epochs=3), state_file=state)
+    others: list[Any] = [(Training(epochs=3), teacher), (QUICK, student)]
+    for training, other in others:
+        with pytest.raises(UsageError, match="of another training"):
+            distill(student, other, data, training=training, state_file=state)
 
 
 def test_training_that_makes_it_worse_is_not_kept(
@@ -104,18 +107,20 @@ def test_several_teachers_inner_tensors_and_fixed_weights(
 ) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     small = load(student)
-    shapes = {v.name: str(v.shape) for n in load(teacher).graph for v in n.outputs}
     fixed = next(name for name, v in small.graph.initializers.items() if v.const_value.size > 100)
     target = tmp_path / "out.onnx"
-    logits = small.graph.outputs[0].name
-    training = Training(epochs=1, batch=16, inner=(logits,), fixed=(fixed,))
+    # The first teacher has the student's form, so that every tensor can be compared.
+    inside = next(n.outputs[0].name for n in small.graph if n.op_type == "Relu")
+    training = Training(epochs=1, batch=16, inner=(inside, inside), fixed=(fixed,))
     report = distill(
-        student, {teacher: 2.0, student: 1.0}, data, output=target, training=training
+        student, {student: 1.0, teacher: 2.0}, data, output=target, training=training
     ).report
-    assert logits in shapes
-    assert report.inner == (logits,)
+    assert report.inner == (inside,)
     before, after = (load(p).graph.initializers[fixed].const_value for p in (student, target))
     assert (before.numpy() == after.numpy()).all()
+    moved = next(name for name in small.graph.initializers if name != fixed and "weight" in name)
+    first, second = (load(p).graph.initializers[moved].const_value for p in (student, target))
+    assert (first.numpy() != second.numpy()).any() or report.best == 0
 
 
 @pytest.mark.parametrize(
@@ -123,10 +128,12 @@ def test_several_teachers_inner_tensors_and_fixed_weights(
     [
         ({"inner": ("nothing",)}, "both models must have the tensor 'nothing'"),
         ({"augment": ("rotate",)}, "neither 'mirror' nor 'shift=N'"),
+        ({"rate": float("nan")}, "finite and above 0"),
+        ({"temperature": float("inf")}, "finite and above 0"),
     ],
 )
 def test_what_is_asked_wrongly(
-    student: Path, teacher: Path, data: Path, changes: dict[str, tuple[str, ...]], reason: str
+    student: Path, teacher: Path, data: Path, changes: dict[str, Any], reason: str
 ) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     with pytest.raises(UsageError, match=reason):

@@ -104,14 +104,16 @@ def _gemm(call: Call) -> torch.Tensor:
 
 
 def _batch_normalization(call: Call) -> torch.Tensor:
-    # ONNX's momentum is the share that stays, torch's the share that is new.
+    value = call.tensor(0)
+    # ONNX's momentum is the share that stays, torch's the share that is new. One row has no spread.
+    several = value.numel() > value.shape[1]
     return functional.batch_norm(
-        call.tensor(0),
+        value,
         call.tensor(3),
         call.tensor(4),
         call.tensor(1),
         call.tensor(2),
-        training=call.training,
+        training=call.training and several,
         momentum=1.0 - call.attribute("momentum", 0.9),
         eps=call.attribute("epsilon", 1e-5),
     )
