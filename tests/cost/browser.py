@@ -52,7 +52,7 @@ def chromium() -> Iterator[Any]:
 def opened(browser: Any, path: Path, *, width: int = 1280, scheme: str = "light") -> Iterator[View]:
     """A file open in the browser, in a window of this many pixels."""
     page = browser.new_page(viewport={"width": width, "height": 1600}, color_scheme=scheme)
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # a page of thousands of rows on a busy machine
     view = View(page)
     page.on("console", lambda message: view.console.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: view.console.append(f"error: {error.stack or error}"))
