@@ -87,6 +87,8 @@ def test_measures_agreement_on_given_data(model: Path, tmp_path: Path, invoke: I
     name, before, after = done.json["metric"]
     assert (name, before) == ("agreement", 1.0)
     assert 0 <= after <= 1
+    told = invoke("prune", model, "--ratio", "0.25", *flags[:2], *flags[3:])
+    assert "measured on the data that it was fitted to" in told.out
     # Nothing may change: only shares that leave every answer as it is are allowed.
     strict = invoke("prune", model, "--max-drop", "0", *flags)
     assert strict.code == 0
