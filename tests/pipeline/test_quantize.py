@@ -255,11 +255,9 @@ def test_every_eighth_sample_is_held_out() -> None:
     fewer = CalibrationData(model, source, count=10, check_count=1)
     assert (numbers(fewer.check), len(numbers(fewer.calibration))) == ([7], 9)
     few = CalibrationData(model, source, count=5)
-    assert (numbers(few.check), numbers(few.calibration), few.disjoint) == (
-        [0, 1, 2, 3, 4],
-        [0, 1, 2, 3, 4],
-        False,
-    )
+    assert (numbers(few.check), numbers(few.calibration), few.disjoint) == ([4], [0, 1, 2, 3], True)
+    one = CalibrationData(model, source, count=1)
+    assert (numbers(one.check), numbers(one.calibration), one.disjoint) == ([0], [0], False)
     test = CalibrationData(model, source, test={"x": np.full((3, 1), 99, np.float32)})
     assert (numbers(test.check), len(numbers(test.calibration))) == ([99] * 3, 20)
     once = CalibrationData(model, ({"x": row} for row in source["x"]))

@@ -1,6 +1,7 @@
 """Splits the data of a calibration: what the ranges are made from, and what checks the result.
 
-Every eighth sample is held out, so that a result is never judged by the data it was fitted to.
+Every eighth sample is held out (of fewer the last), so that a result is never judged by the data it
+was fitted to. Of one sample nothing can be.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from graphopt.runtime import Feed
 
 HOLD_OUT = 8
-"""One of so many samples checks the result."""
+"""One of so many samples checks the result, or one of all where there are fewer."""
 
 CHECKED = 32
 """So many samples check the result, if there are as many."""
@@ -50,7 +51,7 @@ class CalibrationData:
     Attributes:
         calibration: what ranges are made from.
         check: what the result is checked on: `test` if it is given, else what was held out, else
-            (where there are fewer than eight samples) the calibration data itself.
+            (where there is one sample) the calibration data itself.
         disjoint: whether the two have no sample in common.
     """
 
@@ -85,14 +86,15 @@ class CalibrationData:
             if check_count is not None:
                 self.check = self.check.first(check_count)
             return
-        if next(itertools.islice(feeds, HOLD_OUT - 1, None), None) is None:
+        every = sum(1 for _ in feeds.first(HOLD_OUT))
+        if every == 1:
             self.calibration = self.check = feeds
             self.disjoint = False
             return
         self.calibration = Feeds(
-            lambda: (feed for number, feed in enumerate(feeds, 1) if number % HOLD_OUT)
+            lambda: (feed for number, feed in enumerate(feeds, 1) if number % every)
         )
-        self.check = Feeds(lambda: itertools.islice(feeds, HOLD_OUT - 1, None, HOLD_OUT)).first(
+        self.check = Feeds(lambda: itertools.islice(feeds, every - 1, None, every)).first(
             check_count or CHECKED
         )
 

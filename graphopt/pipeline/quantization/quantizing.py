@@ -132,7 +132,7 @@ def quantize(
         )
     elif not data.disjoint:
         report.warnings.append(
-            "there are fewer than 8 samples, so the result was checked on those that calibrated"
+            "there is one sample alone, so the result was checked on what calibrated it"
         )
     real = test_data is not None or not made_up
     job = Job(original, data, chosen, report, tell, force, real)
