@@ -1,18 +1,23 @@
 """What choosing among variants of a model by predicted latency costs over measuring them all.
 
-    python tools/bench_decisions.py [--device NAME|FILE.json] [--model NAME ...] [--rounds 3]
+    python tools/bench_decisions.py [--device NAME|FILE.json] [--model NAME ...] [--rounds 6]
         [--keep FILE] [--no-measuring] [--json] [--write]
 
-    regret = measured time of the variant with the least predicted time / least measured time - 1
+    regret = time of the variant with the least predicted time / time of the one measured least - 1
 
 The variants: the model as it is, -O2, -O3, int8 wherever the rules allow it, and pruned by 25, 50
 and 75 % of its channels. Two choices are judged: among all, and among those that keep all channels.
-Variants are kept in build/decisions and made only where they are not there yet. Rounds are
-interleaved over the variants of a model, and what they measured is kept in a file. Without --device
-the machine is calibrated first. `--write` puts the table between the marks of docs/benchmarks.md.
+Variants are kept in build/decisions and made only where they are not there yet. Variants of one
+graph (where a level or a pruning found nothing to do) are one model and measured as one. Rounds are
+interleaved over the variants of a model, each in a session of its own, and what they measured is
+kept in a file. Choosing by measurement takes the least median of every other round; the rounds
+between tell the times of both choices, as the least of several noisy figures is less than any of
+them takes. Without --device the machine is calibrated first. `--write` puts the table between the
+marks of docs/benchmarks.md.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -25,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import numpy as np  # noqa: E402
+import onnx  # noqa: E402
 from latency_cases import Case, zoo_cases  # noqa: E402
 
 WORK = ROOT / "build" / "decisions"
@@ -54,7 +60,7 @@ class Decision:
 
     Attributes:
         chosen: the variant with the least predicted time.
-        best: the variant with the least measured time.
+        best: the variant that measurement chooses.
         regret: relative.
         speedup: of the chosen one over the model as it is.
     """
@@ -90,10 +96,30 @@ def variants(case: Case) -> dict[str, Path]:
     return found
 
 
+def same_graphs(paths: dict[str, Path]) -> dict[str, str]:
+    """For each variant the first one whose graph differs in nothing that is run."""
+    first: dict[bytes, str] = {}
+    return {name: first.setdefault(_graph_of(path), name) for name, path in paths.items()}
+
+
+def _graph_of(path: Path) -> bytes:
+    proto = onnx.load(path)
+    graph = proto.graph
+    described = (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output)
+    for part in described:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for name in ("producer_name", "producer_version"):
+        proto.ClearField(name)
+    for name in ("name", "value_info"):
+        graph.ClearField(name)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).digest()
+
+
 def measure_rounds(
     case: Case, paths: dict[str, Path], rounds: int, threads: int, seconds: float = 0.3
-) -> dict[str, float]:
-    """The median seconds of each variant, over rounds that take the variants in turn."""
+) -> dict[str, list[float]]:
+    """The seconds of each variant in each of the rounds, which take the variants in turn."""
     from graphopt.cost.latency import measure
 
     taken: dict[str, list[float]] = {name: [] for name in paths}
@@ -101,20 +127,34 @@ def measure_rounds(
         for name, path in paths.items():
             found = measure(path, threads=threads, feed=case.feed, seconds=seconds)
             taken[name].append(found.seconds)
-    return {name: statistics.median(some) for name, some in taken.items()}
+    return taken
 
 
 def decide(
-    model: str, threads: int, predicted: dict[str, float], measured: dict[str, float]
+    model: str,
+    threads: int,
+    predicted: dict[str, float],
+    measured: dict[str, list[float]],
+    same: dict[str, str],
 ) -> list[Decision]:
-    """Choose among all variants, and among those that keep all channels."""
+    """Choose among all variants, and among those that keep all channels.
+
+    Args:
+        model: its name.
+        threads: the number of threads.
+        predicted: the seconds of each variant.
+        measured: the seconds of each variant's graph in each round.
+        same: of `same_graphs`.
+    """
+    told = {name: statistics.median(measured[first][0::2]) for name, first in same.items()}
+    taken = {name: statistics.median(measured[first][1::2]) for name, first in same.items()}
     decisions = []
     for among in ("all", "all channels kept"):
-        names = [n for n in measured if among == "all" or not n.startswith("pruned")]
+        names = [n for n in same if among == "all" or not n.startswith("pruned")]
         chosen = min(names, key=predicted.__getitem__)
-        best = min(names, key=measured.__getitem__)
-        regret = measured[chosen] / measured[best] - 1
-        speedup = measured["as it is"] / measured[chosen]
+        best = min(names, key=told.__getitem__)
+        regret = taken[chosen] / taken[best] - 1
+        speedup = taken["as it is"] / taken[chosen]
         decisions.append(Decision(model, threads, among, chosen, best, regret, speedup))
     return decisions
 
@@ -174,7 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Judge choices by predicted latency.")
     parser.add_argument("--device", help="a machine profile")
     parser.add_argument("--model", nargs="+", help="only these")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--keep", type=Path, default=WORK / "measured.json")
     parser.add_argument("--no-measuring", action="store_true", help="use what was kept")
     parser.add_argument("--json", action="store_true")
@@ -190,20 +230,21 @@ def main() -> int:
         if arguments.model and case.name not in arguments.model:
             continue
         paths = variants(case)
+        same = same_graphs(paths)
         shapes = {name: np.shape(value) for name, value in case.feed.items()}
         for threads in sorted(machine.threads):
             label = f"{case.name}|{threads}"
             if not arguments.no_measuring:
-                kept[label] = measure_rounds(case, paths, arguments.rounds, threads)
+                once = {name: paths[name] for name in dict.fromkeys(same.values())}
+                kept[label] = measure_rounds(case, once, arguments.rounds, threads)
                 arguments.keep.write_text(json.dumps(kept))
             if label not in kept:
                 continue
-            measured = {name: kept[label][name] for name in paths if name in kept[label]}
             predicted = {
-                name: predict(paths[name], machine, threads=threads, input_shapes=shapes).seconds
-                for name in measured
+                name: predict(path, machine, threads=threads, input_shapes=shapes).seconds
+                for name, path in paths.items()
             }
-            decisions += decide(case.name, threads, predicted, measured)
+            decisions += decide(case.name, threads, predicted, kept[label], same)
     if not decisions:
         print("nothing was measured: is the zoo there?", file=sys.stderr)
         return 2
