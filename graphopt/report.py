@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphopt.cost import Number, Quantity
 from graphopt.rewrite import Decline, Rewrite
+
+if TYPE_CHECKING:
+    from graphopt.cost import Number
 
 
 class PassStatus(StrEnum):
@@ -174,8 +177,8 @@ def _finite(data: Any) -> Any:
         return {str(key): _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
-    if isinstance(data, Quantity):
-        return str(data)
-    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
-        return None
-    return data
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if data is None or isinstance(data, str | int):
+        return data
+    return str(data)  # an expression in free dims

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import gc
 import sys
+from importlib import import_module
+from typing import Any
 
 import click
 
-from graphopt.cli.bench import bench
-from graphopt.cli.bisect import bisect
-from graphopt.cli.calibrate_machine import calibrate_machine
-from graphopt.cli.compare import compare
-from graphopt.cli.cost import cost
-from graphopt.cli.distill import distill
-from graphopt.cli.extract import extract
-from graphopt.cli.fp16 import fp16
-from graphopt.cli.inspect import inspect
 from graphopt.cli.invocation import run
-from graphopt.cli.optimize import optimize
-from graphopt.cli.passes import passes
-from graphopt.cli.prune import prune
-from graphopt.cli.quantize import quantize
+
+_NAMES = (
+    "bench",
+    "bisect",
+    "calibrate-machine",
+    "compare",
+    "cost",
+    "distill",
+    "extract",
+    "fp16",
+    "inspect",
+    "optimize",
+    "passes",
+    "prune",
+    "quantize",
+)
+"""The subcommands; each stands in the file of its name, and is called so there."""
+
+
+class _Commands(click.Group):
+    """Imports the file of a subcommand when it is asked for: only `--help` asks for all."""
+
+    def __init__(self, **settings: Any) -> None:
+        # Names alone, so that click can say which one was meant.
+        super().__init__(commands=dict.fromkeys(_NAMES, click.Command(None)), **settings)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _NAMES:
+            return None
+        file = name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"graphopt.cli.{file}"), file)
+        return command
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -31,24 +52,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
-@click.group(
-    commands=[
-        optimize,
-        quantize,
-        fp16,
-        prune,
-        distill,
-        cost,
-        compare,
-        bench,
-        extract,
-        inspect,
-        passes,
-        bisect,
-        calibrate_machine,
-    ],
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graphopt.cli.render import (
+    Console,
     count_text,
     make_console,
     print_line,
@@ -18,8 +19,6 @@ from graphopt.cost import Quantity
 from graphopt.cost.result import NodeCost, intensity, shape_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from graphopt.cli.cost_example import Example
     from graphopt.cost import Cost, Group, Number
 

@@ -46,7 +46,7 @@ from graphopt.errors import OutputError, UsageError
 @click.option(
     "--measure/--no-measure",
     default=None,
-    help="Time both models in ONNX Runtime  [default: yes, unless --check off].",
+    help="Count MACs, and time both models in ONNX Runtime  [default: yes, unless --check off].",
 )
 @click.option(
     "--strict/--no-strict", default=False, help="Fail where a pass would be undone (exit 5)."

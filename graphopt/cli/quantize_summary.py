@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from graphopt.cli.render import (
+    Console,
     change_text,
     make_console,
     print_line,
@@ -17,9 +17,6 @@ from graphopt.cli.render import (
 )
 from graphopt.cli.tensor_table import decibels_text
 from graphopt.pipeline.quantization.report import GroupReport, QuantizeReport
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _GROUPS_SHOWN, _REASONS_SHOWN = 30, 8
 _LONGEST_NAME = 24

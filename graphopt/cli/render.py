@@ -11,7 +11,7 @@ from graphopt.cli.invocation import visible
 from graphopt.report import CheckReport, CheckStatus
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console as RichConsole
 
 _BAR = 12
 _LONGEST_NAME = 34
@@ -19,20 +19,87 @@ _LONGEST_NAME = 34
 PIPE_WIDTH = 120
 """Columns of what is not a terminal, where COLUMNS does not say."""
 
+_GAP = 2
+_RICH_VARIABLES = ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE")
+"""What makes rich write otherwise to a pipe than to others."""
+
+
+class Console:
+    """stdout: a terminal, to which rich speaks, or a pipe, for which it is not even imported."""
+
+    def __init__(self) -> None:
+        # A daemon or a cron job may run without any stdout.
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._width = None if terminal or "COLUMNS" in os.environ else PIPE_WIDTH
+        self._is_pipe = not terminal and not any(name in os.environ for name in _RICH_VARIABLES)
+
+    def line(self, text: str, style: str) -> None:
+        """Write a line, in a style where there are styles."""
+        if self._is_pipe:
+            print(text)  # noqa: T201 - what a person reads
+        else:
+            self._rich().print(text, style=style or None, soft_wrap=True)
+
+    def table(
+        self,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[str],
+        bold_last: int,
+    ) -> None:
+        """Write a table; what the arguments are stands at `print_table`."""
+        lines = _plain_table(headings, rows, right, bold_last) if self._is_pipe else None
+        if lines is None:
+            self._rich_table(headings, rows, right, bold_last)
+            return
+        for line in lines:
+            self.line(line, "")
+
+    def _rich(self) -> RichConsole:
+        """A console that takes no name from a model for markup, emoji or a number."""
+        from rich.console import Console as RichConsole
+
+        return RichConsole(markup=False, emoji=False, highlight=False, width=self._width)
+
+    def _rich_table(
+        self,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[str],
+        bold_last: int,
+    ) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        for heading in headings:
+            table.add_column(
+                heading, justify="right" if heading in right else "left", overflow="fold"
+            )
+        for number, row in enumerate(rows):
+            if bold_last and number == len(rows) - bold_last and number:
+                table.add_section()
+                table.add_row()
+            table.add_row(*[Text(cell, overflow="fold") for cell in row])
+        console = self._rich()
+        if console.is_terminal:
+            console.print(table)
+            return
+        # rich fills every line up to the table's width, which a pipe has no use for.
+        with console.capture() as captured:
+            console.print(table)
+        for line in captured.get().splitlines():
+            self.line(line.rstrip(), "")
+
 
 def make_console() -> Console:
-    """A console on stdout; it takes no name from a model for markup, emoji or a number."""
-    from rich.console import Console
-
-    # A daemon or a cron job may run without any stdout.
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    fixed = not terminal and "COLUMNS" not in os.environ
-    return Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH if fixed else None)
+    """A console on stdout as it is now."""
+    return Console()
 
 
 def print_line(console: Console, text: str = "", style: str = "") -> None:
     """Print a line as it is: a pipe or a terminal may wrap it, we do not."""
-    console.print(visible(text), style=style or None, soft_wrap=True)
+    console.line(visible(text), style)
 
 
 def print_table(
@@ -52,26 +119,29 @@ def print_table(
         right: headings of columns that hold figures.
         bold_last: how many rows at the end are totals, set apart by an empty line.
     """
-    from rich.table import Table
-    from rich.text import Text
+    console.table(headings, [[visible(cell) for cell in row] for row in rows], right, bold_last)
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
-    listed = [[visible(cell) for cell in row] for row in rows]
-    for number, row in enumerate(listed):
-        if bold_last and number == len(listed) - bold_last and number:
-            table.add_section()
-            table.add_row()
-        table.add_row(*[Text(cell, overflow="fold") for cell in row])
-    if console.is_terminal:
-        console.print(table)
-        return
-    # rich fills every line up to the table's width, which a pipe has no use for.
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        print_line(console, line.rstrip())
+
+def _plain_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], bold_last: int
+) -> list[str] | None:
+    """The lines of a table; None where that takes more: to fold cells, or to know wide letters."""
+    cells = [headings, *rows]
+    if not all(len(row) == len(headings) and all(map(str.isascii, row)) for row in cells):
+        return None
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if sum(widths) + _GAP * (len(widths) - 1) > PIPE_WIDTH:
+        return None
+    lines = []
+    for number, row in enumerate(cells):
+        if bold_last and number == len(cells) - bold_last and number > 1:
+            lines.append("")
+        padded = [
+            cell.rjust(width) if heading in right else cell.ljust(width)
+            for heading, cell, width in zip(headings, row, widths, strict=True)
+        ]
+        lines.append((" " * _GAP).join(padded).rstrip())
+    return lines
 
 
 def count_text(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from graphopt.cli.render import (
     change_text,
@@ -16,8 +17,10 @@ from graphopt.cli.render import (
     seconds_text,
     size_text,
 )
-from graphopt.cost import Number
 from graphopt.report import PassReport, PassStatus, Report
+
+if TYPE_CHECKING:
+    from graphopt.cost import Number
 
 SITES_SHOWN = 3
 """Places named for each reason under -v; the report file has them all."""

@@ -2,6 +2,11 @@
 
 Execution is deterministic: the same model, plan and exclusions give the same result, so any
 prefix of a run can be had again. Bisection stands on that instead of on stored snapshots.
+
+A run first takes the passes at their word: a pass that tells of no change made none, and no copy
+is kept to go back to. Whatever turns out wrong (a step to undo, a change that nobody told of)
+ends it, and a careful run begins again from the original: it compares the model before and after
+each step, and undoes.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ from graphopt.catalog import spec_of
 from graphopt.errors import PassError, ShapeError
 from graphopt.graph import all_nodes, clone, ir, patient_collector, replace_content
 from graphopt.pipeline.guard import (
-    Interface,
     fingerprint,
     first_problem,
     interface_change,
@@ -91,6 +95,7 @@ def execute(
     cut: Cut | None = None,
     strict: bool = False,
     stop_when: StopWhen | None = None,
+    careful: bool = False,
     progress: Progress | None = None,
 ) -> tuple[ir.Model, list[Step]]:
     """Run the passes of `plan` on a copy of `original`, in rounds, until nothing changes.
@@ -102,6 +107,8 @@ def execute(
         cut: where to stop, to have a prefix of a run again.
         strict: a pass that fails is an error instead of being undone.
         stop_when: asked after each step that changed the model.
+        careful: believe no pass from the start, so that each change is its own step's; a run with
+            a cut is.
         progress: called with the name of each pass before it runs.
 
     Returns:
@@ -110,10 +117,23 @@ def execute(
     Raises:
         PassError: a pass failed and the run is strict.
     """
+
+    def run(careful: bool) -> _Execution:
+        return _Execution(
+            original, exclusions or Exclusions(), cut, careful, strict, stop_when, progress
+        )
+
     with patient_collector():
-        run = _Execution(original, exclusions or Exclusions(), cut, strict, stop_when, progress)
-        run.all_rounds(plan)
-    return run.model, run.steps
+        try:
+            done = run(careful or cut is not None).all_rounds(plan)
+        except _NotAsToldError:
+            logger.debug("a step is to be undone, or changed more than it told: begins again")
+            done = run(True).all_rounds(plan)
+    return done.model, done.steps
+
+
+class _NotAsToldError(Exception):
+    """A run that took the passes at their word met something that has to be looked into."""
 
 
 class _Execution:
@@ -124,6 +144,7 @@ class _Execution:
         original: ir.Model,
         exclusions: Exclusions,
         cut: Cut | None,
+        careful: bool,
         strict: bool,
         stop_when: StopWhen | None,
         progress: Progress | None,
@@ -131,11 +152,13 @@ class _Execution:
         self.model = clone(original)
         self.exclusions = exclusions
         self.cut = cut
+        self.careful = careful
         self.strict = strict
         self.stop_when = stop_when
         self.progress = progress
         self.steps: list[Step] = []
         self.state = fingerprint(self.model)
+        self.interface = interface_of(self.model)
         # What an undo goes back to. Weights are shared with it; None if it is out of date.
         self.snapshot: ir.Model | None = original
         self.untyped = _count_untyped(original)
@@ -143,19 +166,31 @@ class _Execution:
         self.unchanged_at: dict[str, int] = {}
         self.operators_at: tuple[int, frozenset[tuple[str, str]]] | None = None
 
-    def all_rounds(self, plan: Sequence[Pass]) -> None:
+    def all_rounds(self, plan: Sequence[Pass]) -> _Execution:
+        """Run the plan to its end; this execution.
+
+        Raises:
+            _NotAsToldError: it was to believe the passes, and cannot.
+        """
         for number in range(1, ROUNDS + 1):
             before = self.state
-            for item in plan:
-                if self.cut is not None and len(self.steps) >= self.cut.number:
-                    return
-                step = self.one(item, number)
-                changed = step is not None and step.changed
-                if changed and self.stop_when is not None and self.stop_when(self.model):
-                    return
-            if self.state == before:
-                return
+            if not self.round(plan, number) or self.state == before:
+                break
             self.refresh_shapes()
+        if not self.careful and fingerprint(self.model) != self.state:
+            raise _NotAsToldError
+        return self
+
+    def round(self, plan: Sequence[Pass], number: int) -> bool:
+        """Run the plan once; whether there is more to do."""
+        for item in plan:
+            if self.cut is not None and len(self.steps) >= self.cut.number:
+                return False
+            step = self.one(item, number)
+            changed = step is not None and step.changed
+            if changed and self.stop_when is not None and self.stop_when(self.model):
+                return False
+        return True
 
     def one(self, item: Pass, number: int) -> Step | None:
         """Run one pass in a round; None where it is left out, or has nothing new to see."""
@@ -181,25 +216,28 @@ class _Execution:
         step = Step(number, spec, Journal(item.name, limit, skip))
         if self.cannot_match(item):
             return step
-        if self.snapshot is None:
+        if self.careful and self.snapshot is None:
             self.snapshot = clone(self.model)
-        interface = interface_of(self.model)
         started = time.perf_counter()
+        state = self.state
         try:
             item.run(self.model, step.journal)
-            state = fingerprint(self.model)
+            if self.careful or step.journal.rewrites:
+                state = fingerprint(self.model)
             if state != self.state:
+                self.state = state
                 step.changed = True
-                step.problem = self.objection(item, interface)
+                step.problem = self.objection(item)
         except (Exception, SystemExit) as error:
             logger.debug("%s raised", spec, exc_info=True)
             step.problem = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
         step.seconds = time.perf_counter() - started
         if step.problem is not None:
+            if not self.careful:
+                raise _NotAsToldError
             self.undo(step)
         elif step.changed:
-            self.untyped = _count_untyped(self.model)
-            self.state = state
+            self.interface = interface_of(self.model)
             self.snapshot = None
         return step
 
@@ -211,19 +249,18 @@ class _Execution:
             self.operators_at = (self.state, operators_of(self.model))
         return not may_match(item.patterns, self.operators_at[1])
 
-    def objection(self, item: Pass, interface: Interface) -> str | None:
+    def objection(self, item: Pass) -> str | None:
         """Why the model cannot stay as the step left it; None if it can."""
         change = interface_change(
-            interface, interface_of(self.model), drops_defaults=item.drops_defaults
+            self.interface, interface_of(self.model), drops_defaults=item.drops_defaults
         )
         if change is not None:
             return f"changed the model's interface: {change}"
         problem = first_problem(self.model)
         if problem is not None:
             return f"left an invalid model: {problem}"
-        if _count_untyped(self.model) > self.untyped:
-            return self.refresh_shapes()
-        return None
+        untyped, self.untyped = self.untyped, _count_untyped(self.model)
+        return self.refresh_shapes() if self.untyped > untyped else None
 
     def undo(self, step: Step) -> None:
         if self.strict:
@@ -231,6 +268,7 @@ class _Execution:
         assert self.snapshot is not None  # noqa: S101 - made before the pass ran
         replace_content(self.model, clone(self.snapshot))
         self.state = fingerprint(self.model)
+        self.untyped = _count_untyped(self.model)
         step.changed = False
         step.journal.rewrites.clear()
 
@@ -241,6 +279,8 @@ class _Execution:
         except ShapeError as error:
             return f"left shapes that contradict each other: {error}"
         self.state = fingerprint(self.model)
+        self.interface = interface_of(self.model)
+        self.untyped = _count_untyped(self.model)
         return None
 
 

@@ -80,6 +80,7 @@ class Run:
         self._tell = tell
         self._exclusions = Exclusions()
         self._steps: list[Step] = []
+        self._careful = per_pass
 
     def until_equivalent(self) -> ir.Model:
         """The optimized model, without the rewrites that move the outputs.
@@ -158,6 +159,7 @@ class Run:
             exclusions=self._exclusions,
             strict=self._strict,
             stop_when=self._is_wrong if self._per_pass else None,
+            careful=self._careful,
             progress=self._tell,
         )
         return model
@@ -169,4 +171,8 @@ class Run:
 
     def _find(self, checker: Checker) -> Culprit | None:
         self._tell("looking for the guilty rewrite")
+        if not self._careful:
+            # Steps of passes that were believed may hold what another did and did not tell.
+            self._careful = True
+            self._execute()
         return find_culprit(self._original, self._plan, self._steps, checker, self._exclusions)

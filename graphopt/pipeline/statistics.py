@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graphopt.cost.estimate import cost_of_inferred
 from graphopt.errors import GraphoptError
 from graphopt.graph import all_graphs, ir, nested_graphs
 from graphopt.report import ModelStatistics
@@ -41,6 +40,8 @@ def statistics_of(
     )
     if not count:
         return statistics
+    from graphopt.cost.estimate import cost_of_inferred
+
     try:
         cost = cost_of_inferred(model)
     except GraphoptError:

@@ -43,9 +43,12 @@ def test_writes_beside_the_input_and_says_what_it_did(model: Path, invoke: Invok
 
 
 def test_the_latency_is_measured_unless_the_check_is_off(model: Path, invoke: Invoke) -> None:
-    assert "x as fast" in invoke("optimize", model, "--dry-run").out
+    done = invoke("optimize", model, "--dry-run")
+    assert "x as fast" in done.out
+    assert "\nMACs " in done.out
     unchecked = invoke("optimize", model, "--dry-run", "--check", "off")
     assert "x as fast" not in unchecked.out
+    assert "\nMACs " not in unchecked.out
     assert "not verified: --check off" in unchecked.out
 
 

@@ -154,3 +154,18 @@ class NegateOutputs(Pass):
         graph.append(new)
         graph.outputs[0] = new.outputs[0]
         journal.record("output", "negated")
+
+
+@dataclass(frozen=True)
+class SilentlyDrops(Pass):
+    """x -> op(x) for nodes of one type, told to nobody."""
+
+    op_type: str = "Neg"
+
+    name = "silently-drops"
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        for node in tuple(model.graph):
+            if node.op_type == self.op_type:
+                node.outputs[0].replace_all_uses_with(node.inputs[0])  # type: ignore[arg-type]
+                model.graph.remove(node)

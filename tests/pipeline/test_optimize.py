@@ -214,6 +214,13 @@ def test_the_latency_is_measured_without_a_check_too() -> None:
     report = graphopt.optimize(models.chain(), check="off", measure=True).report
     assert report.check.status is CheckStatus.OFF
     assert report.latency_before is not None
+    assert report.before.macs is not None
+
+
+def test_nothing_is_counted_where_nothing_is_measured() -> None:
+    report = graphopt.optimize(models.chain(), check="off").report
+    assert (report.before.macs, report.after.activation_bytes) == (None, None)
+    assert report.before.nodes == 7
 
 
 def test_functions_of_one_name_are_two_passes() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, PassError, RuntimeUnavailableError
-from graphopt.graph import ir, load, to_bytes
+from graphopt.graph import clone, ir, load, to_bytes
 from graphopt.plugin import Journal, Pass
 from graphopt.report import CheckStatus, PassReport, PassStatus
 from tests.pipeline import models
@@ -111,6 +111,45 @@ def test_wrong_on_one_input_only_is_caught_where_the_user_gives_that_input() -> 
     assert report.status in (PassStatus.REPAIRED, PassStatus.UNDONE)
     assert result.report.check.inputs_tried == 4
     assert "Where" not in models.nodes(result.model)
+
+
+@pytest.mark.parametrize("check", ["final", "per-pass"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_pass_that_keeps_a_wrong_change_to_itself_is_named(check: str, alone: bool) -> None:
+    before = models.chain()
+    honest = [] if alone else [models.RemoveIdentities()]
+    result = graphopt.optimize(before, passes=[models.SilentlyDrops(), *honest], check=check)
+    assert [report.status for report in result.report.passes] == [
+        PassStatus.UNDONE,
+        *(PassStatus.CHANGED for _ in honest),
+    ]
+    assert "moved the outputs" in (report_of(result, "silently-drops").problem or "")
+    assert_same(before, result.model)
+
+
+def test_a_right_change_that_nobody_told_of_is_still_the_pass_that_made_it() -> None:
+    passes = [models.SilentlyDrops("Identity"), models.RemoveIdentities()]
+    alone = graphopt.optimize(models.chain(), passes=passes[:1], check="off")
+    assert report_of(alone, "silently-drops{op_type=Identity}").status is PassStatus.CHANGED
+    culprit = graphopt.bisect(models.chain(), passes=[models.SilentlyDrops(), *passes[1:]])
+    assert culprit is not None
+    assert culprit.spec == "silently-drops"
+    assert [node.op_type for node in culprit.before.graph].count("Neg") == 1
+
+
+def test_a_run_in_which_nothing_goes_wrong_copies_the_model_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies: list[ir.Model] = []
+
+    def counted(model: ir.Model) -> ir.Model:
+        copies.append(clone(model))
+        return copies[-1]
+
+    monkeypatch.setattr("graphopt.pipeline.execute.clone", counted)
+    passes = [models.RemoveIdentities(), models.NegateOutputs()]
+    assert graphopt.optimize(models.chain(), passes=passes, check="off").ok
+    assert len(copies) == 1
 
 
 def test_strict_stops_at_a_pass_that_moves_the_outputs() -> None:
