@@ -11,7 +11,8 @@ that has onnxconverter-common, onnxruntime, modelopt and onnxslim (or --converte
 Casts are counted as well, and whether their results load and are right. Exit code 1 if a model
 misses: it converts, loads, has no new NaN or infinity, an error of at most 1e-2 of its scale (or
 its measure within 0.1 points), half the weights' bytes, the file's within 2%, where nothing is
-blocked, and no more Casts than any converter whose result loads.
+blocked, and no more Casts than any converter whose result loads and is right on the same inputs.
+Ranges, and the rounding of weights, are from the first of them: an eighth, at least FEWEST.
 """
 
 import argparse
@@ -42,8 +43,10 @@ POINTS = {"top1": 0.001, "plate": 0.001, "map50": 0.001, "psnr": 0.02, "ppl": 0.
 """How far a measure may move: 0.1 points of a share; 0.02 dB; 0.2% of a perplexity of 1."""
 RIVALS = ("onnxconverter-common", "onnxruntime", "modelopt", "onnxslim")
 RIVAL_SECONDS = 200
-CHECKED = 4
-"""Inputs that the variant with half inputs and outputs, and the rivals' results, are run on."""
+FEWEST = 4
+"""Inputs that the conversion is given at least."""
+EXPORT_INPUTS = 12
+"""Inputs that an export's results are judged on: random, so few tell as much as many."""
 FILES = 0.02
 
 
@@ -83,10 +86,8 @@ class Row:
             found.append(f"file {self.size:.3f}")
         for rival, variants in self.rivals.items():
             for ours, theirs in zip(self.casts, variants, strict=False):  # none: not tried
-                if theirs.get("loads") and theirs["casts"] < ours:
-                    wrong = theirs["nan"] or theirs["error"] > TOLERANCE
-                    which = f" and an error of {theirs['error']:.2g}" if wrong else ""
-                    found.append(f"{rival} has {theirs['casts']} Casts{which}")
+                if _is_right(theirs) and theirs["casts"] < ours:
+                    found.append(f"{rival} has {theirs['casts']} Casts")
         return found
 
     @property
@@ -95,14 +96,20 @@ class Row:
         return self.files[1] / self.files[0]
 
 
+def _is_right(found: dict[str, Any]) -> bool:
+    """Whether a rival's result loads, and computes what the original does."""
+    return bool(found.get("loads")) and not found["nan"] and found["error"] <= TOLERANCE
+
+
 def examine(case: Case, arguments: argparse.Namespace, folder: Path) -> Row:
     """Convert one model, with float32 inputs and outputs kept and without."""
     from graphopt.errors import GraphoptError
     from graphopt.pipeline.half import HalfOptions
 
     row = Row(case.name)
-    calibration = list(case.feeds(CHECKED))
-    for keep, samples in ((True, arguments.samples), (False, CHECKED)):
+    samples = judged_on(case, arguments.samples)
+    calibration = list(case.feeds(max(FEWEST, samples // 8)))
+    for keep in (True, False):
         target = folder / f"ours.{keep}.onnx"
         options = HalfOptions(keep_io_types=keep, calibration=calibration)
         try:
@@ -129,19 +136,30 @@ def examine(case: Case, arguments: argparse.Namespace, folder: Path) -> Row:
     return row
 
 
+def judged_on(case: Case, samples: int) -> int:
+    """How many inputs judge a model's results."""
+    return samples if case.zoo is not None else min(samples, EXPORT_INPUTS)
+
+
 def _converted(case: Case, options: Any, target: Path, samples: int) -> Any:
-    """The report; where the outputs move too far, the model's own task decides, if it has one."""
+    """The report; where all of it in half moves the outputs too far, the model's own task decides.
+
+    Where there is no such measure, or it falls too far, what has to stays float32.
+    """
     from graphopt.errors import EquivalenceError
     from graphopt.pipeline.half import convert_half
 
+    alone = convert_half(case.path, options, output=target).report
+    if not alone.fallen_back or case.zoo is None:
+        return alone
+    metric = task_metric(case, samples)
+    if metric.__name__ not in POINTS or metric.__name__ == "ppl":  # no measure, or one to lower
+        return alone
+    judged = replace(options, metric=metric, max_drop=str(POINTS[metric.__name__]))
     try:
-        return convert_half(case.path, options, output=target).report
+        return convert_half(case.path, judged, output=target, overwrite=True).report
     except EquivalenceError:
-        if case.zoo is None:
-            raise
-        metric = task_metric(case, samples)
-        judged = replace(options, metric=metric, max_drop=str(POINTS[metric.__name__]))
-        return convert_half(case.path, judged, output=target).report
+        return alone
 
 
 def _by_kind(reasons: dict[str, str]) -> dict[str, int]:
@@ -151,7 +169,9 @@ def _by_kind(reasons: dict[str, str]) -> dict[str, int]:
     return counts
 
 
-def rival(python: str, name: str, case: Case, folder: Path, keep: bool) -> dict[str, Any]:
+def rival(
+    python: str, name: str, case: Case, folder: Path, samples: int, keep: bool
+) -> dict[str, Any]:
     """What another converter makes of a model: its Casts, and whether the result is right."""
     target = folder / f"{name}.{keep}.onnx"
     command = [python, str(ROOT / "tools" / "rivals_fp16.py"), name, str(case.path), str(target)]
@@ -162,7 +182,7 @@ def rival(python: str, name: str, case: Case, folder: Path, keep: bool) -> dict[
     except (subprocess.SubprocessError, OSError):
         return {}
     try:
-        moved = difference(case, target, CHECKED)
+        moved = difference(case, target, samples)
     except Exception as error:
         return found | {"loads": False, "why": str(error)[:200]}
     return found | {"loads": True, "error": moved.error, "nan": moved.new_nan}
@@ -176,8 +196,7 @@ def _rival_cell(variants: list[dict[str, Any]]) -> str:
         elif not found["loads"]:
             cells.append(f"({found['casts']})")
         else:
-            wrong = found["nan"] or found["error"] > TOLERANCE
-            cells.append(f"{found['casts']}{'!' if wrong else ''}")
+            cells.append(f"{found['casts']}{'' if _is_right(found) else '!'}")
     return " / ".join(cells)
 
 
@@ -206,8 +225,7 @@ def table(rows: list[Row]) -> str:
     lines += [f"* {row.name}: {'; '.join(row.misses())}" for row in missed]
     for name in RIVALS:
         all_of_it = [variant for row in rows for variant in row.rivals.get(name, [])]
-        good = sum(bool(v.get("loads")) and not v["nan"] and v["error"] <= TOLERANCE
-                   for v in all_of_it)  # fmt: skip
+        good = sum(map(_is_right, all_of_it))
         if not all_of_it:
             continue
         asked = len(all_of_it) // (2 if name == "onnxslim" else 1)
@@ -254,7 +272,14 @@ def main() -> int:
                 for name in asked:
                     if name not in row.rivals:
                         row.rivals[name] = [
-                            rival(arguments.rivals, name, case, Path(folder), keep)
+                            rival(
+                                arguments.rivals,
+                                name,
+                                case,
+                                Path(folder),
+                                judged_on(case, arguments.samples),
+                                keep,
+                            )
                             for keep in (True, False)
                         ]
             kept.write_text(json.dumps(asdict(row), indent=1))

@@ -49,9 +49,19 @@ class Case:
     feed: Feed | None = None
 
     def feeds(self, count: int) -> Iterator[Feed]:
-        """Inputs with the model's own types: the zoo's data, or seeded numbers."""
+        """Inputs with the model's own types: the zoo's data, or seeded numbers.
+
+        Those of an export are independent random numbers: after the first, the same ones in
+        another order.
+        """
         if self.zoo is None:
-            yield from [self.feed or {}]
+            yield self.feed or {}
+            random = np.random.default_rng(1)
+            for _ in range(1, count):
+                yield {
+                    name: random.permutation(np.ravel(array)).reshape(np.shape(array))
+                    for name, array in (self.feed or {}).items()
+                }
             return
         graph = onnx.load(self.path, load_external_data=False).graph
         kinds = {
@@ -116,7 +126,8 @@ def difference(case: Case, result: Path, samples: int) -> Difference:
     Raises:
         Exception: what ONNX Runtime raises where it cannot load or run the result.
     """
-    first, second = session(case.path.read_bytes()), session(result.read_bytes())
+    first = session(case.path.read_bytes(), threads=1)
+    second = session(result.read_bytes(), threads=1)
     kinds = {item.name: _NUMPY[item.type] for item in second.get_inputs()}
     names = [output.name for output in first.get_outputs()]
     made = [output.name for output in second.get_outputs()]  # another converter may rename them

@@ -11,6 +11,7 @@ since each of two scores may move by rtol. Of other integers 1 in 100 may differ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from graphopt.report import OutputCheck
 RTOL = 1e-2
 """Tolerance of an output, relative to its scale: 20 roundings of float16 in the same direction."""
 
+_LEAST_SHARE = 0.5
 _FEW = 0.01
 _PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
@@ -75,6 +77,21 @@ def ranked_outputs(model: ir.Model) -> list[Ranked]:
         if places.name:
             found.append(Ranked(value.name, places.name, scores.name, axis, sign, drops))
     return found
+
+
+def share_of_tolerance(inputs: int, *, real: bool) -> float:
+    """How much of the tolerance a mixture may use that was chosen to be right on these inputs.
+
+    A search stops where the result is just right on what it is shown; the largest error on
+    inputs that it is not shown is larger: 1 - 1 / sqrt(n) for n inputs, and at least a half.
+
+    Args:
+        inputs: how many there are.
+        real: whether they are the user's; made-up ones count as few.
+    """
+    if not real or inputs < 1:
+        return _LEAST_SHARE
+    return max(_LEAST_SHARE, 1 - 1 / math.sqrt(inputs))
 
 
 class HalfChecker(Checker):

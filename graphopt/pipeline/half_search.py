@@ -1,5 +1,9 @@
 """Finds what must stay float32 so that the model is right, in O(k log n) runs.
 
+What is rounded first is amplified by all that follows, and a model that begins in float32 needs
+no more Casts than one whose inputs are cast, if it is cut where one tensor passes. So where a
+quarter of the model is beginning enough, the shortest one is sought that makes the rest right.
+
 Few culprits, such as a sum that overflows, are found one by one. Clusters are in the order of
 the model: half in a prefix and float32 behind it is right for the empty prefix and wrong for the
 whole, and the first prefix that is wrong ends in a culprit. It stays float32 from then on, and
@@ -9,7 +13,8 @@ Some models amplify every rounding: each operator errs a little, and the sum is 
 the first wrong prefix ends in an operator like any other, and leaving it out changes nothing.
 Then pieces of the model are measured alone in half, the one that errs most is halved again and
 again, and as many pieces go to half as stay right, the ones that err least for their size first.
-Independent roundings add up in squares, so that is the order of error^2 / size.
+Independent roundings add up in squares, so that is the order of error^2 / size. It takes many
+Casts, so a beginning of up to half the model is taken before.
 """
 
 from __future__ import annotations
@@ -26,6 +31,9 @@ Accepts = Callable[[frozenset[str]], bool]
 Errs = Callable[[frozenset[str]], float]
 """The largest error of an output, over its scale, with these sites in float32."""
 
+Casts = Callable[[frozenset[str]], int]
+"""How many Casts the model has with these sites in float32."""
+
 MOST_CULPRITS = 24
 _IN_VAIN = 2
 """Culprits in a row that may leave the error as it was, before it counts as spread."""
@@ -33,21 +41,29 @@ _IN_VAIN = 2
 _LESS = 0.9
 _FIRST_PIECES = 8
 _MOST_SPLITS = 16
+_MOST_CUTS = 24
+"""Cuts behind the shortest beginning that are looked at for one with fewer Casts."""
 
 
-def find_culprits(sites: Sequence[str], accepts: Accepts, errs: Errs) -> frozenset[str] | None:
+def find_culprits(
+    sites: Sequence[str], accepts: Accepts, errs: Errs, casts: Casts
+) -> frozenset[str] | None:
     """The sites to keep in float32 so that the model is right.
 
     Args:
         sites: what is half now, in the order of the model.
         accepts: called O(log n) times for each of at most MOST_CULPRITS culprits.
         errs: called once for each culprit, and 40 times where the error is spread.
+        casts: called where the error is spread; runs nothing.
 
     Returns:
         None where the model is wrong although all of it is float32.
     """
     if not accepts(frozenset(sites)):
         return None
+    quarter = (len(sites) + 3) // 4
+    if math.isfinite(errs(frozenset())) and accepts(frozenset(sites[:quarter])):
+        return _shortest_beginning(sites, 0, quarter, accepts, casts)
     culprits: set[str] = set()
     low = in_vain = 0
     error = math.inf
@@ -69,7 +85,34 @@ def find_culprits(sites: Sequence[str], accepts: Accepts, errs: Errs) -> frozens
         in_vain = in_vain + 1 if stuck else 0
     if accepts(frozenset(culprits)):
         return frozenset(culprits)
+    half = len(sites) // 2
+    if accepts(frozenset(sites[:half])):
+        return _shortest_beginning(sites, 0, half, accepts, casts)
     return _least_harmful(sites, accepts, errs)
+
+
+def _shortest_beginning(
+    sites: Sequence[str], low: int, high: int, accepts: Accepts, casts: Casts
+) -> frozenset[str]:
+    """The first sites, no more than make the rest right, or a few more where that saves Casts.
+
+    Args:
+        sites: what is half now, in the order of the model.
+        low: so many in float32 are too few.
+        high: so many are enough.
+        accepts: whether the model is right.
+        casts: counts its Casts.
+    """
+    while high - low > 1:
+        middle = (low + high) // 2
+        if accepts(frozenset(sites[:middle])):
+            high = middle
+        else:
+            low = middle
+    cuts = range(high, min(high + _MOST_CUTS, len(sites)))  # all in float32 is no conversion
+    best = min(cuts, key=lambda end: casts(frozenset(sites[:end])), default=high)
+    longer = frozenset(sites[:best])
+    return longer if best != high and accepts(longer) else frozenset(sites[:high])
 
 
 class _Piece(NamedTuple):

@@ -45,6 +45,7 @@ def apply_placement(
     half: HalfFormat,
     journal: Journal,
     clamped: Mapping[ir.Value, float] | None = None,
+    rounded: Mapping[ir.Value, np.ndarray] | None = None,
 ) -> Conversion:
     """Convert what the placement says; `model` is the one that `flow` was read from.
 
@@ -55,6 +56,7 @@ def apply_placement(
         half: the type.
         journal: takes one record for each cluster with nodes.
         clamped: constants -> the magnitude to clamp their finite values to.
+        rounded: constants -> what they become in half, where that is not the nearest.
     """
     chosen: set[Cluster] = set()
     for cluster in flow.clusters:
@@ -66,7 +68,7 @@ def apply_placement(
             kinds = " + ".join(dict.fromkeys(node.op_type for node in cluster.nodes))
             journal.record(cluster.site, f"{kinds} in {half.name}")
         chosen.add(cluster)
-    return _Editor(model, half, journal, chosen, clamped or {}).run(flow)
+    return _Editor(model, half, journal, chosen, clamped or {}, rounded or {}).run(flow)
 
 
 @dataclass
@@ -76,6 +78,7 @@ class _Editor:
     journal: Journal
     chosen: set[Cluster]
     clamped: Mapping[ir.Value, float]
+    rounded: Mapping[ir.Value, np.ndarray]
     casts: int = 0
     _names: Rewriter = field(init=False)
 
@@ -112,7 +115,7 @@ class _Editor:
         if made_half:
             value.type = with_element(value.type, self.half.dtype)
             if value.is_initializer() and value.const_value is not None:
-                value.const_value = self._rounded(value.const_value, value.name, limit=None)
+                value.const_value = self._in_half(value.const_value, value.name, limit=None)
         if others:
             self._cast(tensor, others, to_half=not made_half)
 
@@ -166,12 +169,12 @@ class _Editor:
         producer = value.producer()
         in_place = len(wanted) == sum(use.cluster is not None for use in tensor.uses)
         if in_place and producer is None:
-            value.const_value = self._rounded(held, value.name, limit=self.clamped.get(value))
+            value.const_value = self._constant(value, held, value.name)
             value.type = ir.TensorType(self.half.dtype)
             return
         name = value.name or "constant"
         unique = name if in_place else self._names.unique_name(f"{name}_half")
-        rounded = self._rounded(held, unique, limit=self.clamped.get(value))
+        rounded = self._constant(value, held, unique)
         if producer is None:
             new = ir.Value(name=unique, const_value=rounded)
             tensor.graph.initializers.add(new)
@@ -192,7 +195,16 @@ class _Editor:
         if in_place and producer is not None:
             tensor.graph.remove(producer, safe=True)
 
-    def _rounded(
+    def _constant(
+        self, value: ir.Value, held: ir.TensorProtocol, name: str | None
+    ) -> ir.TensorProtocol:
+        """What a constant becomes in half."""
+        chosen = self.rounded.get(value)
+        if chosen is not None:
+            return ir.tensor(self.half.cast(chosen), dtype=self.half.dtype, name=name)
+        return self._in_half(held, name, limit=self.clamped.get(value))
+
+    def _in_half(
         self, tensor: ir.TensorProtocol, name: str | None, *, limit: float | None
     ) -> ir.TensorProtocol:
         """The tensor in half, read and rounded each time it is asked for: nothing is kept."""

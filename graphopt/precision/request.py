@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from graphopt.graph import ir
 from graphopt.precision.clusters import flow_of
@@ -28,6 +31,8 @@ class Request:
         provider: whose kernels to go by; "any" is what every provider takes.
         blocked: what to leave in float32.
         measurements: ranges seen on data.
+        rounded: what constants of the main graph become in half, by name, where that is not
+            the nearest half number; float32 arrays of half numbers.
     """
 
     half: HalfFormat = FLOAT16
@@ -35,6 +40,7 @@ class Request:
     provider: str = "any"
     blocked: Blocked = field(default_factory=Blocked)
     measurements: Measurements | None = None
+    rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,26 @@ class Plan:
         placement: which clusters go to half.
         masks: which constants are clamped, and to what.
         reasons: site -> why it stays float32.
+        rounded: constants -> what they become in half, where that is not the nearest.
     """
 
     flow: Flow
     placement: dict[Cluster, bool]
     masks: Masks
     reasons: dict[str, str]
+    rounded: Mapping[ir.Value, np.ndarray] = field(default_factory=dict)
+
+    def casts(self) -> int:
+        """How many Casts the placement adds: one for each tensor read otherwise than made."""
+
+        def is_half(cluster: Cluster) -> bool:
+            return self.placement.get(cluster.root(), False)
+
+        return sum(
+            any(is_half(u.cluster) != is_half(tensor.producer) for u in tensor.uses if u.cluster)
+            for tensor in self.flow.tensors
+            if tensor.producer is not None
+        )
 
     def half_sites(self) -> list[str]:
         """Sites of the clusters with nodes that go to half, in the order of the model."""
@@ -74,7 +94,9 @@ def make_plan(model: ir.Model, request: Request) -> Plan:
     kernels = kernels_of(request.provider)
     mark_hazards(model, flow, evidence, kernels, masks, request.blocked)
     placement = choose(flow)
-    return Plan(flow, placement, masks, flow.fixed | float_reasons(flow, placement))
+    known = model.graph.initializers
+    rounded = {known[name]: array for name, array in request.rounded.items() if name in known}
+    return Plan(flow, placement, masks, flow.fixed | float_reasons(flow, placement), rounded)
 
 
 def convert(
@@ -90,6 +112,12 @@ def convert(
     for site, reason in plan.reasons.items():
         journal.decline(site, reason)
     done = apply_placement(
-        model, plan.flow, plan.placement, request.half, journal, plan.masks.bounds
+        model,
+        plan.flow,
+        plan.placement,
+        request.half,
+        journal,
+        plan.masks.bounds,
+        plan.rounded,
     )
     return plan, done

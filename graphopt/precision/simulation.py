@@ -34,6 +34,13 @@ def simulated(model: ir.Model, plan: Plan, half: HalfFormat) -> ir.Model:
         if not uses or is_container(tensor.value):
             continue
         value, graph = pairs[tensor.value], graphs[tensor.graph]
+        chosen_numbers = plan.rounded.get(tensor.value)
+        if chosen_numbers is not None:
+            # Rounding them once more, below, changes nothing.
+            exact, value = value, ir.Value(name=f"{value.name}/chosen")
+            value.const_value = ir.tensor(chosen_numbers, name=value.name)
+            value.type, value.shape = exact.type, exact.shape
+            graph.initializers.add(value)
         bound = plan.masks.bounds.get(tensor.value)
         is_output = any(use.holder is model.graph for use in uses)
         rounded = _round(value, graph, half, bound, takes_name=is_output)

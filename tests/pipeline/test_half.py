@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from graphopt.errors import EquivalenceError, UsageError
 from graphopt.graph import all_nodes, from_text, ir, load, to_proto
 from graphopt.pipeline import half_trial
 from graphopt.pipeline.half import HalfOptions, convert_half
-from graphopt.pipeline.half_check import HalfChecker
+from graphopt.pipeline.half_check import HalfChecker, share_of_tolerance
 from graphopt.pipeline.half_search import find_culprits
 from graphopt.precision import FLOAT16, Measurements, Request, count_casts, make_plan
 from graphopt.precision.simulation import simulated
@@ -179,8 +180,56 @@ def test_bisection_finds_every_culprit_in_few_runs(count: int) -> None:
     def errs(floats: frozenset[str]) -> float:
         return math.inf if guilty - floats else 0.0
 
-    assert find_culprits(sites, accepts, errs) == guilty
+    assert find_culprits(sites, accepts, errs, len) == guilty
     assert runs <= 2 + count * 9 + 1
+
+
+def amplified(size: int, allowed: float) -> tuple[list[str], Callable[[frozenset[str]], bool]]:
+    """Sites whose errors shrink along the model, and whether what is left of them is allowed."""
+    sites = [f"n{index}" for index in range(size)]
+
+    def accepts(floats: frozenset[str]) -> bool:
+        left = [0.9**index for index, site in enumerate(sites) if site not in floats]
+        return math.dist([0.0] * len(left), left) <= allowed
+
+    return sites, accepts
+
+
+def test_a_model_that_amplifies_what_comes_first_begins_in_float32() -> None:
+    sites, accepts = amplified(100, 0.5)
+    runs = 0
+
+    def counted(floats: frozenset[str]) -> bool:
+        nonlocal runs
+        runs += 1
+        return accepts(floats)
+
+    found = find_culprits(sites, counted, lambda _: 0.02, lambda _: 2)
+    assert found == frozenset(sites[:15])
+    assert accepts(found)
+    assert not accepts(frozenset(sites[:14]))
+    assert runs <= 8
+
+
+def test_a_beginning_goes_on_to_where_one_tensor_passes() -> None:
+    sites, accepts = amplified(100, 0.5)
+    found = find_culprits(sites, accepts, lambda _: 0.02, lambda f: 2 if len(f) % 9 == 0 else 5)
+    assert found == frozenset(sites[:18])
+
+
+def test_an_error_that_comes_late_is_not_answered_by_a_beginning() -> None:
+    sites = [f"n{index}" for index in range(64)]
+    found = find_culprits(
+        sites, lambda f: "n40" in f, lambda f: 0.0 if "n40" in f else 0.02, lambda f: 2 * len(f)
+    )
+    assert found == {"n40"}
+
+
+def test_what_is_chosen_on_few_inputs_keeps_its_distance() -> None:
+    assert share_of_tolerance(3, real=False) == share_of_tolerance(500, real=False) == 0.5
+    assert share_of_tolerance(0, real=True) == share_of_tolerance(4, real=True) == 0.5
+    assert share_of_tolerance(16, real=True) == 0.75
+    assert share_of_tolerance(100, real=True) == 0.9
 
 
 @pytest.mark.parametrize("worst", [1.0, 3.0])
@@ -196,7 +245,7 @@ def test_where_every_operator_errs_a_little_the_most_that_is_right_goes(worst: f
         runs += 1
         return scale * math.sqrt(sum(e * e for site, e in errors.items() if site not in floats))
 
-    found = find_culprits(sites, lambda floats: errs(floats) <= 10, errs)
+    found = find_culprits(sites, lambda floats: errs(floats) <= 10, errs, len)
     assert found is not None
     assert errs(found) <= 10
     assert runs <= 80
@@ -212,7 +261,10 @@ def test_forty_overflows_cost_pieces_but_not_the_model() -> None:
     sites = [f"n{index}" for index in range(256)]
     guilty = frozenset(sites[:40])
     found = find_culprits(
-        sites, lambda floats: guilty <= floats, lambda floats: math.inf if guilty - floats else 0.0
+        sites,
+        lambda floats: guilty <= floats,
+        lambda floats: math.inf if guilty - floats else 0.0,
+        len,
     )
     assert found is not None
     assert guilty <= found
@@ -220,7 +272,7 @@ def test_forty_overflows_cost_pieces_but_not_the_model() -> None:
 
 
 def test_bisection_gives_up_where_float32_itself_is_wrong() -> None:
-    assert find_culprits(["a", "b"], lambda _: False, lambda _: 1.0) is None
+    assert find_culprits(["a", "b"], lambda _: False, lambda _: 1.0, len) is None
 
 
 def test_bytes_in_bytes_out(fixtures: Path) -> None:
