@@ -305,6 +305,8 @@ def parse_size(text: str) -> int:
 
 
 def _options(kind: type[Pass]) -> Sequence[Option]:
+    if not dataclasses.fields(kind):
+        return []
     hints = _types(kind)
     return [
         Option(

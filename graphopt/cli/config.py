@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ def read_config(context: click.Context, _: click.Parameter, path: str | None) ->
     """
     if path is None:
         return None
+    import tomllib
+
     section = str(context.info_name)
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))

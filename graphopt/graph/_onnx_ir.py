@@ -43,6 +43,9 @@ try:
     import onnx_ir as ir  # noqa: TID251 - the one place where it is imported
 finally:
     if _collects:
+        # Makes them all old at once; else the first collection would look through them.
+        gc.freeze()
+        gc.unfreeze()
         gc.enable()
     for _name, _stand_in in _stand_ins.items():
         if sys.modules.get(_name) is _stand_in:

@@ -8,21 +8,22 @@ from collections.abc import Iterator
 
 from graphopt.graph._onnx_ir import ir
 
+_HOLD_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def subgraphs(node: ir.Node) -> tuple[ir.Graph, ...]:
     """The graphs held by the attributes of `node` (If, Loop, Scan, ...), not those below them."""
     attributes = node.attributes.data
     if not attributes:
         return ()
-    found: list[ir.Graph] = []
+    # Every walk asks this of every node: what is no graph has to be passed over quickly.
+    found: tuple[ir.Graph, ...] = ()
     for attribute in attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return tuple(found)
+        kind = attribute.type
+        if kind in _HOLD_GRAPHS and not attribute.is_ref():
+            one = kind == ir.AttributeType.GRAPH
+            found += (attribute.as_graph(),) if one else tuple(attribute.as_graphs())
+    return found
 
 
 def nested_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:

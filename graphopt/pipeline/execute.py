@@ -3,10 +3,10 @@
 Execution is deterministic: the same model, plan and exclusions give the same result, so any
 prefix of a run can be had again. Bisection stands on that instead of on stored snapshots.
 
-A run first takes the passes at their word: a pass that tells of no change made none, and no copy
-is kept to go back to. Whatever turns out wrong (a step to undo, a change that nobody told of)
-ends it, and a careful run begins again from the original: it compares the model before and after
-each step, and undoes.
+A run first takes the passes at their word: a pass that tells of no change made none, no copy is
+kept to go back to, and the model is verified once for each round. Whatever turns out wrong (a step
+to undo, an invalid model, a change that nobody told of) ends it, and a careful run begins again
+from the original: it compares the model before and after each step, verifies it, and undoes.
 """
 
 from __future__ import annotations
@@ -174,11 +174,16 @@ class _Execution:
         """
         for number in range(1, ROUNDS + 1):
             before = self.state
-            if not self.round(plan, number) or self.state == before:
+            goes_on = self.round(plan, number)
+            changed = self.state != before
+            if not self.careful and (
+                fingerprint(self.model) != self.state
+                or (changed and first_problem(self.model) is not None)
+            ):
+                raise _NotAsToldError
+            if not goes_on or not changed:
                 break
             self.refresh_shapes()
-        if not self.careful and fingerprint(self.model) != self.state:
-            raise _NotAsToldError
         return self
 
     def round(self, plan: Sequence[Pass], number: int) -> bool:
@@ -256,9 +261,10 @@ class _Execution:
         )
         if change is not None:
             return f"changed the model's interface: {change}"
-        problem = first_problem(self.model)
-        if problem is not None:
-            return f"left an invalid model: {problem}"
+        if self.careful:
+            problem = first_problem(self.model)
+            if problem is not None:
+                return f"left an invalid model: {problem}"
         untyped, self.untyped = self.untyped, _count_untyped(self.model)
         return self.refresh_shapes() if self.untyped > untyped else None
 
