@@ -142,24 +142,14 @@ def judged_on(case: Case, samples: int) -> int:
 
 
 def _converted(case: Case, options: Any, target: Path, samples: int) -> Any:
-    """The report; where all of it in half moves the outputs too far, the model's own task decides.
-
-    Where there is no such measure, or it falls too far, what has to stays float32.
-    """
-    from graphopt.errors import EquivalenceError
+    """The report; a model's own task decides, if it has one whose measure is to be high."""
     from graphopt.pipeline.half import convert_half
 
-    alone = convert_half(case.path, options, output=target).report
-    if not alone.fallen_back or case.zoo is None:
-        return alone
-    metric = task_metric(case, samples)
-    if metric.__name__ not in POINTS or metric.__name__ == "ppl":  # no measure, or one to lower
-        return alone
-    judged = replace(options, metric=metric, max_drop=str(POINTS[metric.__name__]))
-    try:
-        return convert_half(case.path, judged, output=target, overwrite=True).report
-    except EquivalenceError:
-        return alone
+    if case.zoo is not None:
+        metric = task_metric(case, samples)
+        if metric.__name__ in POINTS and metric.__name__ != "ppl":
+            options = replace(options, metric=metric, max_drop=str(POINTS[metric.__name__]))
+    return convert_half(case.path, options, output=target).report
 
 
 def _by_kind(reasons: dict[str, str]) -> dict[str, int]:

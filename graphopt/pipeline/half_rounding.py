@@ -17,6 +17,8 @@ from graphopt.runtime import Feed, MomentRequest, SecondMoment, collect
 _MOST_COLUMNS = 1152
 """Wider layers keep nearest rounding: solving takes the third power of the columns, and what
 comes early in a model, where layers are narrow, is amplified by all that follows."""
+_MOST_ELEMENTS = 1 << 22
+"""Larger weights, such as a vocabulary's, keep nearest rounding: a few copies in float64 are made."""
 _ROWS_PER_FEED = 1024
 _MOST_BYTES = 1 << 28
 """Memory for the moments of one run over the data."""
@@ -61,7 +63,7 @@ def _tasks(graph: ir.Graph, wanted: set[ir.Node]) -> Iterator[_Task]:
         plain = all(node.attributes.get_float(name, 1.0) == 1 for name in ("alpha", "beta"))
         if node not in wanted or not plain or not _is_own(layer.weight_value):
             continue
-        if layer.rows().shape[2] > _MOST_COLUMNS or layer.data.name is None:
+        if layer.rows().shape[2] > _MOST_COLUMNS or layer.weight.size > _MOST_ELEMENTS:
             continue
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         if bias is not None and not (_is_own(bias) and _is_vector(bias, layer.outputs)):

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from graphopt.graph import clone, constant_array, ir, load, to_proto
-from graphopt.pipeline import half_trial
+from graphopt.pipeline import half_rounding, half_trial
 from graphopt.pipeline.half import HalfOptions, convert_half
 from graphopt.pipeline.half_rounding import rounded_weights
 from graphopt.precision import FLOAT16, Blocked, Request, make_plan
@@ -106,8 +106,11 @@ def test_weights_of_what_stays_float32_are_left_alone() -> None:
         np.testing.assert_array_equal(kept, constant_array(value))
 
 
-@pytest.mark.parametrize("reason", ["shared", "scaled", "wide"])
-def test_layers_that_keep_nearest_rounding(reason: str) -> None:
+@pytest.mark.parametrize("reason", ["shared", "scaled", "wide", "large"])
+def test_layers_that_keep_nearest_rounding(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    width = {"wide": 1200, "large": 64}.get(reason, 8)
+    if reason == "large":
+        monkeypatch.setattr(half_rounding, "_MOST_ELEMENTS", 64 * 64 - 1)
     if reason == "shared":  # two layers see different inputs
         model = with_weights(SHARED, w=(8, 8))
     elif reason == "scaled":
@@ -115,9 +118,8 @@ def test_layers_that_keep_nearest_rounding(reason: str) -> None:
         text = text.replace("y = MatMul(r, r)", "y = Relu(r)")
         model = with_weights(text, w=(8, 8))
     else:
-        text = SHARED.replace("float[2,8]", "float[2,1200]").replace("MatMul(r, w)", "Relu(r)")
-        model = with_weights(text, w=(1200, 1200))
-    width = 1200 if reason == "wide" else 8
+        text = SHARED.replace("[2,8]", f"[2,{width}]").replace("MatMul(r, w)", "Relu(r)")
+        model = with_weights(text, w=(width, width))
     feed = {"x": np.ones((2, width), np.float32)}
     assert rounded_weights(model, list(model.graph), [feed], FLOAT16) == {}
     report = convert_half(model, HalfOptions(calibration=[feed], level=0)).report
