@@ -18,7 +18,7 @@ _MOST_COLUMNS = 1152
 """Wider layers keep nearest rounding: solving takes the third power of the columns, and what
 comes early in a model, where layers are narrow, is amplified by all that follows."""
 _MOST_ELEMENTS = 1 << 22
-"""Larger weights, such as a vocabulary's, keep nearest rounding: a few copies in float64 are made."""
+"""Larger weights, such as a vocabulary's, keep nearest rounding: float64 copies are made."""
 _ROWS_PER_FEED = 1024
 _MOST_BYTES = 1 << 28
 """Memory for the moments of one run over the data."""
