@@ -1,7 +1,7 @@
 """Prune a ResNet for CIFAR-10 and train what is left towards the original, without labels.
 
     python tools/bench_distill.py [--model cifar_resnet56] [--speedups 2.1 3] [--epochs 5]
-        [--rate 1e-4] [--json] [--write]
+        [--rate X] [--json] [--write]
 
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
@@ -89,7 +89,7 @@ def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Names
                 calibration=feeds,
                 progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
             )
-    key = f"{options.model}-{speedup:g}-{options.epochs}-{options.rate:g}-{options.temperature:g}"
+    key = f"{options.model}-{speedup:g}-{options.epochs}-{options.rate}-{options.temperature:g}"
     trained = WORK / f"{key}-distilled.onnx"
     started = time.perf_counter()
 
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--model", default="cifar_resnet56")
     parser.add_argument("--speedups", nargs="+", type=float, default=[1.0, 2.1, 3.0])
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--rate", type=float)
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")

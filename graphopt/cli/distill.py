@@ -50,9 +50,8 @@ if TYPE_CHECKING:
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=1e-4,
-    show_default=True,
-    help="The largest learning rate.",
+    help="The largest learning rate  [default: 1e-3 in networks that are trained with batch norms, "
+    "else 1e-4].",
 )
 @click.option(
     "--temperature",

@@ -1,9 +1,11 @@
 """Trains a network to give the outputs of its teachers; no labels.
 
 Adam, its rate warmed up over the first steps and then falling as a half cosine, gradients cut to a
-norm of 1. After each epoch the loss on held-out feeds is measured; the numbers of the best epoch
+norm of 5. After each epoch the loss on held-out feeds is measured; the numbers of the best epoch
 are kept, those before training among the candidates, so that training cannot make a model worse by
-that measure.
+that measure. Held-out feeds are changed at random as those of the training are, by one draw for
+all epochs: a teacher often was trained on the same images, and what it knows of them by heart
+tells nothing of others.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ Teacher = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Feed -> the tensors that are compared, by name."""
 
 _WARM_UP = 0.05
+_LARGEST_NORM = 5.0
 _FORMAT = 1
 
 
@@ -57,7 +60,7 @@ class Recipe:
         epochs: passes over the data.
         batch: samples in one step.
         rate: the largest learning rate.
-        augmentations: random changes of each batch.
+        augmentations: random changes of each batch, those held out among them.
         seed: of the order and of the changes.
     """
 
@@ -170,7 +173,7 @@ class Trainer:
                 loss = self._loss(changed) / len(some)
                 loss.backward()
                 losses.append(loss.item() * len(some))
-            torch.nn.utils.clip_grad_norm_(list(self._network.weights.values()), 1.0)
+            torch.nn.utils.clip_grad_norm_(list(self._network.weights.values()), _LARGEST_NORM)
             self._optimizer.step()
             self._schedule.step()
             of = f"epoch {number} of {self._recipe.epochs}"
@@ -197,8 +200,10 @@ class Trainer:
     def _measured(self, number: int, loss: float, held_out: Sequence[dict[str, Any]]) -> Epoch:
         self._network.training = False
         losses, agreeing, samples = [], 0, 0
+        random = np.random.default_rng(self._recipe.seed)
         with torch.no_grad():
-            for feed in batches(held_out, self._recipe.batch) if self._joined else held_out:
+            for given in batches(held_out, self._recipe.batch) if self._joined else held_out:
+                feed = augmented(given, self._recipe.augmentations, random)
                 target = self._taught(feed)
                 student = self._network(_tensors(feed), self._targets.inner)
                 losses.append(float(self._targets.loss(student, target)))

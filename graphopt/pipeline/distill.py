@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +39,17 @@ if TYPE_CHECKING:
     from graphopt.distillation.training import Epoch, Teacher
     from graphopt.runtime import Feed
 
+RATE = 1e-4
+RATE_WITH_NORMS = 1e-3
+
 _HELD_OUT = 16
 """Every so many-th sample is not trained on but measured."""
 _MOST_HELD_OUT = 512
+_OBSERVED = 256
+"""So many samples tell the means and variances that batch norms start with."""
+_NORMS_SINCE = 7
+"""The opset from which BatchNormalization has no attribute that says how it is used."""
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _CLOSE = 1e-3
 """How far PyTorch may be from ONNX Runtime, relative to an output's largest magnitude."""
 
@@ -91,6 +100,8 @@ class Training:
     """How to train; see `graphopt.distillation.training.Recipe`.
 
     Attributes:
+        rate: the largest learning rate; None for `RATE_WITH_NORMS` where at least half of the
+            layers have a batch norm while training, and `RATE` elsewhere.
         temperature: what class scores are divided by; higher lets the lesser classes count more.
         inner: names of tensors inside both models, of the same shape, to compare too.
         inner_weight: how much these count beside the outputs.
@@ -100,7 +111,7 @@ class Training:
 
     epochs: int = 5
     batch: int = 64
-    rate: float = 1e-4
+    rate: float | None = None
     temperature: float = 4.0
     inner: Sequence[str] = ()
     inner_weight: float = 1.0
@@ -163,7 +174,7 @@ def distill(
     tell = progress or (lambda _: None)
     how = training or Training()
     for number in (how.rate, how.temperature):
-        if not (number > 0 and math.isfinite(number)):
+        if number is not None and not (number > 0 and math.isfinite(number)):
             raise UsageError(f"the rate and the temperature must be finite and above 0: {number}")
     if state_file is not None and not Path(state_file).absolute().parent.is_dir():
         raise OutputError(f"the folder of '{state_file}' does not exist; make it first")
@@ -183,7 +194,15 @@ def distill(
     parts.torch.manual_seed(how.seed)
     if how.threads:
         parts.torch.set_num_threads(how.threads)
-    network = parts.network.Network(student, fixed=how.fixed)
+    joined = all(_is_batched(model) for model in (student, *(model for model, _ in models)))
+    norms = []
+    if joined and student.opset_imports.get("", 1) >= _NORMS_SINCE:
+        norms = parts.normalization.insert_norms(
+            student, feeds.held_out[:_OBSERVED], fixed=(*how.fixed, *how.inner)
+        )
+    # What a norm takes away again has no gradient, and Adam would walk it at random.
+    taken_away = [parts.normalization.bias_before(norm) for norm in norms]
+    network = parts.network.Network(student, fixed=(*how.fixed, *taken_away))
     inner = _inner(student, models[0][0], how.inner)
     targets = parts.losses.targets_of(
         student, inner, temperature=how.temperature, inner_weight=how.inner_weight
@@ -202,7 +221,7 @@ def distill(
     recipe = parts.training.Recipe(
         how.epochs,
         how.batch,
-        how.rate,
+        how.rate or (RATE_WITH_NORMS if _is_normed(student) else RATE),
         parts.batches.read_augmentations(how.augment),
         how.seed,
     )
@@ -213,18 +232,22 @@ def distill(
         targets,
         recipe,
         steps=steps,
-        joined=all(_is_batched(model) for model in (student, *(model for model, _ in models))),
+        joined=joined,
         key=_key(how, models, feeds.held_out[0]),
     )
     best = trainer.run(feeds, feeds.held_out, state_file=state_file, progress=tell)
-    network.write_back(student)
+    if best.number:
+        network.write_back(student)
+        parts.normalization.fold_norms(student, norms)
+    else:
+        parts.normalization.remove_norms(student, norms)
     tell("comparing PyTorch with ONNX Runtime")
     _compare(network, student, feeds.held_out[0], parts.torch)
     report = DistillReport(
         trainer.epochs,
         best.number,
         (count, len(feeds.held_out)),
-        len(network.weights),
+        len(network.weights) - len(norms),  # a norm has two, and stands for the bias before it
         inner,
     )
     if before is not None:
@@ -243,6 +266,7 @@ class _Parts:
     batches: Any
     losses: Any
     network: Any
+    normalization: Any
     training: Any
 
 
@@ -253,9 +277,9 @@ def _import_torch() -> _Parts:
         raise UsageError(
             "distilling needs PyTorch: pip install 'graphopt[distill]' (or torch itself)"
         ) from error
-    from graphopt.distillation import batches, losses, network, training
+    from graphopt.distillation import batches, losses, network, normalization, training
 
-    return _Parts(torch, batches, losses, network, training)
+    return _Parts(torch, batches, losses, network, normalization, training)
 
 
 def _teachers(given: Any, student: ir.Model) -> list[tuple[ir.Model, float]]:
@@ -302,6 +326,12 @@ def _is_batched(model: ir.Model) -> bool:
         for value in model.graph.inputs
         if not value.is_initializer()
     )
+
+
+def _is_normed(model: ir.Model) -> bool:
+    """Whether at least half of the layers with weights have a batch norm behind them."""
+    counts = Counter(node.op_type for node in model.graph)
+    return 0 < sum(counts[name] for name in _LAYERS) <= 2 * counts["BatchNormalization"]
 
 
 def _inner(student: ir.Model, teacher: ir.Model, names: Sequence[str]) -> tuple[str, ...]:

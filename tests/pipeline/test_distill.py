@@ -123,6 +123,42 @@ def test_several_teachers_inner_tensors_and_fixed_weights(
     assert (first.numpy() != second.numpy()).any() or report.best == 0
 
 
+def test_held_out_images_change_as_those_of_the_training_do(
+    student: Path, teacher: Path, data: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    def before(*augment: str) -> float:
+        training = Training(epochs=1, batch=64, augment=augment, threads=1)
+        return distill(student, teacher, data, training=training).report.epochs[0].held_out
+
+    assert before("shift=2") == before("shift=2")
+    assert before("shift=2") != pytest.approx(before(), rel=1e-3)
+
+
+def test_norms_are_there_for_the_training_alone(
+    student: Path, teacher: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from graphopt.distillation import training
+
+    rates, kinds = [], []
+
+    class Seen(training.Trainer):
+        def __init__(self, network: Any, *rest: Any, **named: Any) -> None:
+            super().__init__(network, *rest, **named)
+            rates.append(rest[2].rate)
+            kinds.append([step.op_type for step in network._steps])
+
+    monkeypatch.setattr(training, "Trainer", Seen)
+    result = distill(student, teacher, data, training=Training(epochs=1, threads=1))
+    fixed = [name for name in load(student).graph.initializers if "weight" in name]
+    distill(student, teacher, data, training=Training(epochs=1, threads=1, fixed=fixed))
+    assert rates == [1e-3, 1e-4]
+    assert ["BatchNormalization" in kind for kind in kinds] == [True, False]
+    assert "BatchNormalization" not in [node.op_type for node in load(result.model).graph]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
