@@ -86,6 +86,12 @@ _FITTED = ("agreement", "SQNR (dB)")
     show_default=True,
     help="How many feeds of it to read.",
 )
+@click.option(
+    "--augment",
+    metavar="mirror|shift=N",
+    multiple=True,
+    help="Calibrate on images mirrored, or shifted by up to N pixels, too. Repeatable.",
+)
 @shape_options
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random choices."

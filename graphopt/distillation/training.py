@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphopt.distillation.batches import Augment, augmented, batches, shuffled
+from graphopt.distillation.batches import batches, shuffled
 from graphopt.distillation.losses import Targets
 from graphopt.distillation.network import Network
 from graphopt.errors import OutputError, UsageError, reason_of
+from graphopt.runtime.augmentation import Augment, augmented
 
 Teacher = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Feed -> the tensors that are compared, by name."""

@@ -33,6 +33,7 @@ from graphopt.pipeline.model_files import (
     load_valid,
 )
 from graphopt.pipeline.task_metric import read_metric
+from graphopt.runtime.augmentation import read_augmentations
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def distill(
         how.epochs,
         how.batch,
         how.rate or (RATE_WITH_NORMS if _is_normed(student) else RATE),
-        parts.batches.read_augmentations(how.augment),
+        read_augmentations(how.augment),
         how.seed,
     )
     steps = -(-count // how.batch)
@@ -263,7 +264,6 @@ def distill(
 @dataclass(frozen=True)
 class _Parts:
     torch: Any
-    batches: Any
     losses: Any
     network: Any
     normalization: Any
@@ -277,9 +277,9 @@ def _import_torch() -> _Parts:
         raise UsageError(
             "distilling needs PyTorch: pip install 'graphopt[distill]' (or torch itself)"
         ) from error
-    from graphopt.distillation import batches, losses, network, normalization, training
+    from graphopt.distillation import losses, network, normalization, training
 
-    return _Parts(torch, batches, losses, network, normalization, training)
+    return _Parts(torch, losses, network, normalization, training)
 
 
 def _teachers(given: Any, student: ir.Model) -> list[tuple[ir.Model, float]]:

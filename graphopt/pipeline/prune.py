@@ -43,6 +43,7 @@ from graphopt.pruning.repair import repair as refit
 from graphopt.pruning.surgery import kept_indices
 from graphopt.pruning.surgery import prune as remove_units
 from graphopt.pruning.uniform import uniform_kept
+from graphopt.runtime.augmentation import read_augmentations, with_changed
 from graphopt.shapes import infer_shapes
 
 Kept = dict[str, np.ndarray]
@@ -130,6 +131,7 @@ def prune(
     ignore: Sequence[str] = (),
     calibration: Any = None,
     samples: int | None = 1024,
+    augment: Sequence[str] = (),
     input_shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     dims: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -160,9 +162,10 @@ def prune(
         ignore: regular expressions; a group whose name, nodes or weights match stays whole.
         calibration: unlabelled inputs: a path, `module:function`, or an iterable of feeds.
         samples: how many feeds of it to read; None for all.
+        augment: "mirror", "shift=N": images changed so are further samples, twice as many by each.
         input_shapes: shapes by input name.
         dims: sizes of symbolic dims.
-        seed: of random importance, and of inputs that are made up.
+        seed: of random importance, of inputs that are made up and of changes of images.
         measure: time both models as ONNX Runtime runs them by default.
         overwrite: let `output` replace a file.
         external_data: keep weights in a file of their own; None decides by size and source.
@@ -186,6 +189,9 @@ def prune(
     )
     if round_to is None:
         round_to = 1 if budget.latency is None else LATENCY_ROUND_TO
+    augmentations = read_augmentations(augment)
+    if augmentations and calibration is None:
+        raise UsageError("--augment changes images of the calibration data; give some with --calib")
     if output is not None:
         check_output(source, output, overwrite)
         output = Path(output).absolute()
@@ -198,7 +204,7 @@ def prune(
     judge = Judge(original, calibration=calibration, samples=samples, metric=metric, seed=seed)
     costs = PruningCosts(model, groups, judge.sizes())
     tell("ranking channels")
-    feeds = judge.feeds or []
+    feeds = with_changed(judge.feeds or [], augmentations, seed)
     if importance == "auto":
         importance = "second-order" if feeds else "l1"
     choice = make_choice(

@@ -97,6 +97,30 @@ def test_measures_agreement_on_given_data(model: Path, tmp_path: Path, invoke: I
     refused.fails_with(4, "--max-drop 0")
 
 
+def test_changed_images_are_samples_too(
+    model: Path, fixtures: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    """The same as bringing the changed images oneself."""
+    images = np.load(fixtures / "digits_test.npz")["image"][:32]
+    both = np.concatenate([images, images[..., ::-1]])
+
+    def repaired(data: np.ndarray, *flags: str) -> dict[str, list[float]]:
+        path = tmp_path / "data.npz"
+        np.savez(path, image=data)
+        done = invoke(
+            *("prune", model, "--ratio", "0.5", "--dry-run", "--no-measure", "--json"),
+            *("--calib", path, *flags),
+        )
+        assert done.code == 0
+        errors: dict[str, list[float]] = done.json["repaired"]
+        return errors
+
+    changed = repaired(images, "--augment", "mirror")
+    assert changed
+    assert changed == repaired(both)
+    assert changed != repaired(images)
+
+
 def test_explains_every_group(model: Path, invoke: Invoke) -> None:
     done = invoke("prune", model, "--explain")
     assert done.code == 0
@@ -141,6 +165,8 @@ def test_writes_the_whole_report(model: Path, tmp_path: Path, invoke: Invoke) ->
         (("--ratio", "0.5", "--ignore", "("), ("no regular expression",)),
         (("--ratio", "0.5", "--importance", "luck"), ("luck",)),
         (("--ratio", "0.5", "--metric", "agreement"), ("--calib",)),
+        (("--ratio", "0.5", "--augment", "mirror"), ("--augment", "--calib")),
+        (("--ratio", "0.5", "--augment", "turn"), ("--augment 'turn'", "'mirror'")),
         (("--ratio", "0.5", "--calib", "none.npz"), ("--calib 'none.npz' does not exist",)),
         (("--target-latency", "100%"), ("--target-latency is 100%",)),
     ],
