@@ -16,7 +16,7 @@ from graphopt.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from graphopt.graph import ModelSource, ir
+from graphopt.graph import ModelSource, ir, patient_collector
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
@@ -58,6 +58,7 @@ class Result:
         yield self.ok
 
 
+@patient_collector()
 def optimize(
     source: ModelSource,
     *,
