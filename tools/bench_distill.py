@@ -6,7 +6,7 @@
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
 random, against the original's outputs. The unpruned model is trained the same way as a control.
-Figures are top-1 on the zoo's test images, and how many answers became right and wrong. Models and
+The epoch is chosen by the labels of the 512 training-side images that are held out. Figures are top-1 on the zoo's test images, and how many answers became right and wrong. Models and
 the state of each training are kept in build/distill, so that an interrupted run goes on. `--write`
 puts the table between the marks of docs/benchmarks.md.
 """
@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from graphopt.graph import load  # noqa: E402 - the line above finds it
-from graphopt.pipeline.distill import Training, distill  # noqa: E402
+from graphopt.pipeline.distill import HELD_OUT, MOST_HELD_OUT, Training, distill  # noqa: E402
 from graphopt.pipeline.prune import prune  # noqa: E402
 from graphopt.runtime import Session  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
@@ -54,12 +55,26 @@ class Row:
     seconds: float
 
 
-def training_images(module: Any) -> np.ndarray:
-    """The training side, as the model takes it: [10000, 3, 32, 32], in a fixed random order."""
-    images = np.load(Path(module.D) / "cifar10_train10k.npz")["x"]
-    images = images[np.random.default_rng(0).permutation(len(images))]
-    scaled = (images.astype(np.float32) / 255 - module.IM) / module.IS
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+def training_side(module: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Images as the model takes them, [10000, 3, 32, 32], and labels, in a fixed random order."""
+    data = np.load(Path(module.D) / "cifar10_train10k.npz")
+    order = np.random.default_rng(0).permutation(len(data["x"]))
+    scaled = (data["x"][order].astype(np.float32) / 255 - module.IM) / module.IS
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)), data["y"][order]
+
+
+def top1_of(images: np.ndarray, labels: np.ndarray) -> Callable[[Any], float]:
+    """The metric that chooses the epoch: top-1 on the images that `distill` holds out."""
+    chosen = np.arange(0, len(images), HELD_OUT)[:MOST_HELD_OUT]
+
+    def top1(run: Any) -> float:
+        right = 0
+        for part in np.array_split(chosen, len(chosen) // BATCH):
+            (scores,) = run({"input": images[part]}).values()
+            right += int((scores.argmax(-1) == labels[part]).sum())
+        return right / len(chosen)
+
+    return top1
 
 
 def answers(module: Any, name: str, path: Path) -> np.ndarray:
@@ -72,7 +87,13 @@ def answers(module: Any, name: str, path: Path) -> np.ndarray:
     return np.concatenate(right)
 
 
-def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Namespace) -> Row:
+def row(
+    module: Any,
+    speedup: float,
+    images: np.ndarray,
+    labels: np.ndarray,
+    options: argparse.Namespace,
+) -> Row:
     """Prune by a factor (1: not at all), train, and measure."""
     original = ZOO / "models" / f"{options.model}.onnx"
     student = original
@@ -106,6 +127,7 @@ def row(module: Any, speedup: float, images: np.ndarray, options: argparse.Names
         {"input": images},
         output=trained,
         training=training,
+        metric=top1_of(images, labels),
         state_file=WORK / f"{key}.state",
         overwrite=True,
         progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
@@ -159,8 +181,8 @@ def main() -> int:
         return 2
     WORK.mkdir(parents=True, exist_ok=True)
     module = loader(ZOO)
-    images = training_images(module)
-    rows = [row(module, speedup, images, options) for speedup in options.speedups]
+    images, labels = training_side(module)
+    rows = [row(module, speedup, images, labels, options) for speedup in options.speedups]
     print(json.dumps([asdict(r) for r in rows], indent=1) if options.json else as_markdown(rows))
     if options.write:
         page = PAGE.read_text(encoding="utf-8")

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Change images at random: left and right, or by up to N pixels. Repeatable.",
 )
-@click.option("--metric", metavar="module:function", help="Measure this before and after.")
+@click.option("--metric", metavar="module:function", help="Keep the epoch that this likes best.")
 @click.option(
     "--resume", metavar="FILE", help="Keep the state of the training here; go on from it."
 )
@@ -177,12 +177,14 @@ def _print(report: DistillReport, source: str) -> None:
             f"{epoch.loss:.4f}" if epoch.number else "",
             f"{epoch.held_out:.4f}",
             "" if math.isnan(epoch.agreement) else f"{epoch.agreement:.2%}",
+            "" if math.isnan(epoch.metric) else f"{epoch.metric:.4g}",
             "kept" if epoch.number == report.best else "",
         )
         for epoch in report.epochs
     ]
-    headings = ("epoch", "training loss", "held-out loss", "agreement", "")
-    print_table(console, headings, rows, right=headings[:4])
+    name = "" if report.metric is None else report.metric[0]
+    headings = ("epoch", "training loss", "held-out loss", "agreement", name, "")
+    print_table(console, headings, rows, right=headings[:5])
     print_line(console)
     trained, held = report.samples
     print_line(

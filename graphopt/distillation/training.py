@@ -10,6 +10,7 @@ tells nothing of others.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import os
@@ -32,7 +33,7 @@ Teacher = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 _WARM_UP = 0.05
 _LARGEST_NORM = 5.0
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Epoch:
         held_out: the loss on held-out feeds, afterwards.
         agreement: the share of held-out samples whose top class is the teachers', NaN where the
             outputs are no class scores.
+        metric: the figure of the judge, NaN without one.
     """
 
     number: int
     loss: float
     held_out: float
     agreement: float
+    metric: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Trainer:
         joined: whether samples can be joined into batches; otherwise each is a run of its own,
             and a step sums the gradients of a batch of them.
         key: what else makes this training another one than one whose state is kept.
+        judge: gives a figure of the network as it is, higher is better, by which the best epoch is
+            chosen; None to choose by the held-out loss.
     """
 
     def __init__(
@@ -96,12 +101,14 @@ class Trainer:
         steps: int,
         joined: bool,
         key: str = "",
+        judge: Callable[[], float] | None = None,
     ) -> None:
         self._network = network
         self._teachers = teachers
         self._targets = targets
         self._recipe = recipe
         self._joined = joined
+        self._judge = judge
         self._optimizer = torch.optim.Adam(list(network.weights.values()), lr=recipe.rate)
         total = max(steps * recipe.epochs, 1)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -154,7 +161,13 @@ class Trainer:
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the least held-out loss."""
+        """The epoch that the judge likes best, or with the least held-out loss; of equals the first.
+
+        Whoever comes close to a teacher repeats its mistakes: a judge who has labels may like an
+        epoch that the loss does not.
+        """
+        if self._judge is not None:
+            return max(self.epochs, key=lambda epoch: epoch.metric)
         return min(self.epochs, key=lambda epoch: epoch.held_out)
 
     def _epoch(
@@ -212,14 +225,15 @@ class Trainer:
                     same = student[name].argmax(-1) == target[name].argmax(-1)
                     agreeing, samples = agreeing + int(same.sum()), samples + same.numel()
         agreement = agreeing / samples if samples else float("nan")
-        return Epoch(number, loss, float(np.mean(losses)), agreement)
+        metric = self._judge() if self._judge is not None else math.nan
+        return Epoch(number, loss, float(np.mean(losses)), agreement, metric)
 
     def _save(self, path: Path) -> None:
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         state = {
             "format": _FORMAT,
             "key": self._key(),
-            "epochs": [(e.number, e.loss, e.held_out, e.agreement) for e in self.epochs],
+            "epochs": [dataclasses.astuple(e) for e in self.epochs],
             "network": self._network.state(),
             "best": self._best,
             "optimizer": self._optimizer.state_dict(),

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.errors import EquivalenceError, OutputError, UsageError
-from graphopt.graph import ModelSource, ir, to_bytes
+from graphopt.graph import ModelSource, clone, ir, to_bytes
 from graphopt.pipeline.guard import interface_of
 from graphopt.pipeline.model_files import (
     check_output,
@@ -32,7 +32,7 @@ from graphopt.pipeline.model_files import (
     give_back,
     load_valid,
 )
-from graphopt.pipeline.task_metric import read_metric
+from graphopt.pipeline.task_metric import TaskMetric, read_metric
 from graphopt.runtime.augmentation import read_augmentations
 from graphopt.shapes import infer_shapes
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 RATE = 1e-4
 RATE_WITH_NORMS = 1e-3
 
-_HELD_OUT = 16
+HELD_OUT = 16
 """Every so many-th sample is not trained on but measured."""
-_MOST_HELD_OUT = 512
+MOST_HELD_OUT = 512
 _OBSERVED = 256
 """So many samples tell the means and variances that batch norms start with."""
 _NORMS_SINCE = 7
@@ -132,7 +132,7 @@ class _Data:
 
     def __iter__(self) -> Any:
         for index, feed in enumerate(itertools.islice(iter(self.reader), self.limit)):
-            if index % _HELD_OUT or index // _HELD_OUT >= _MOST_HELD_OUT:
+            if index % HELD_OUT or index // HELD_OUT >= MOST_HELD_OUT:
                 yield feed
 
 
@@ -159,7 +159,8 @@ def distill(
         output: where to write the result.
         training: how to train.
         samples: how many samples to read; None for all.
-        metric: `module:function` or a function of `run`, measured before and after.
+        metric: `module:function` or a function of `run`, measured after each epoch: the best
+            epoch is then the one that it likes best.
         state_file: where training keeps its state after each epoch, and goes on from.
         overwrite: let `output` replace a file.
         external_data: keep weights in a file of their own; None decides by size and source.
@@ -218,7 +219,17 @@ def distill(
         (_run(model, outputs, () if number else inner), weight)
         for number, (model, weight) in enumerate(models)
     ]
-    before = _figure(metric, student)
+    task = _task(metric, student)
+
+    def trained() -> ir.Model:
+        copied = clone(student)
+        network.write_back(copied)
+        names = {norm.outputs[0].name for norm in norms}
+        parts.normalization.fold_norms(
+            copied, [node for node in copied.graph if node.outputs[0].name in names]
+        )
+        return copied
+
     recipe = parts.training.Recipe(
         how.epochs,
         how.batch,
@@ -234,7 +245,8 @@ def distill(
         recipe,
         steps=steps,
         joined=joined,
-        key=_key(how, models, feeds.held_out[0]),
+        key=_key(how, models, feeds.held_out[0]) + ("" if task is None else task.name),
+        judge=None if task is None else lambda: task.measure(trained()),
     )
     best = trainer.run(feeds, feeds.held_out, state_file=state_file, progress=tell)
     if best.number:
@@ -251,9 +263,8 @@ def distill(
         len(network.weights) - len(norms),  # a norm has two, and stands for the bias before it
         inner,
     )
-    if before is not None:
-        after = _figure(metric, student)
-        report.metric = (before[0], before[1], after[1] if after else float("nan"))
+    if task is not None:
+        report.metric = (task.name, trainer.epochs[0].metric, best.metric)
     forget_inferred(student, described)
     given, report.file_bytes = give_back(student, source, output, overwrite, external_data, tell)
     report.output = None if output is None else os.fspath(output)
@@ -315,7 +326,7 @@ def _read(data: Any, student: ir.Model, limit: int | None) -> _Data:
             "training reads the data once per epoch: give a file, a list or a function"
         )
     every = itertools.islice(iter(reader), limit)
-    held = itertools.islice(every, 0, _HELD_OUT * _MOST_HELD_OUT, _HELD_OUT)
+    held = itertools.islice(every, 0, HELD_OUT * MOST_HELD_OUT, HELD_OUT)
     return _Data(reader, limit, list(held))
 
 
@@ -387,10 +398,9 @@ def _key(how: Training, models: Sequence[tuple[ir.Model, float]], feed: Feed) ->
     return found.hexdigest()
 
 
-def _figure(metric: str | Callable[..., float] | None, model: ir.Model) -> tuple[str, float] | None:
+def _task(metric: str | Callable[..., float] | None, model: ir.Model) -> TaskMetric | None:
     if metric is None:
         return None
     if not callable(metric) and ":" not in metric:
         raise UsageError(f"the metric '{metric}' is no module:function")
-    read = read_metric(metric, original=model, data=())
-    return read.name, read.measure(model)
+    return read_metric(metric, original=model, data=())

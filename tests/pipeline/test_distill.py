@@ -136,6 +136,27 @@ def test_held_out_images_change_as_those_of_the_training_do(
     assert before("shift=2") != pytest.approx(before(), rel=1e-3)
 
 
+def test_a_metric_chooses_the_epoch(student: Path, teacher: Path, data: Path) -> None:
+    """One that likes what the loss does not: the model farthest from the one that came in."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    images = np.load(data)["image"][:32]
+    first = next(iter(Session(load(student)).run({"image": images}).values()))
+    figures: list[float] = []
+
+    def distance(run: Any) -> float:
+        (found,) = run({"image": images}).values()
+        figures.append(float(np.abs(found - first).max()))
+        return figures[-1]
+
+    wild = Training(epochs=2, batch=16, rate=0.5, threads=1)
+    report = distill(student, teacher, data, training=wild, metric=distance).report
+    assert [epoch.metric for epoch in report.epochs] == figures
+    assert figures[0] < 1e-3
+    assert report.best == int(np.argmax(figures)) > 0
+    assert report.metric == ("distance", figures[0], max(figures))
+    assert report.epochs[report.best].held_out > report.epochs[0].held_out
+
+
 def test_norms_are_there_for_the_training_alone(
     student: Path, teacher: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
