@@ -6,9 +6,10 @@
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
 random, against the original's outputs. The unpruned model is trained the same way as a control.
-The epoch is chosen by the labels of the 512 training-side images that are held out. Figures are top-1 on the zoo's test images, and how many answers became right and wrong. Models and
-the state of each training are kept in build/distill, so that an interrupted run goes on. `--write`
-puts the table between the marks of docs/benchmarks.md.
+The epoch is chosen by the labels of the 512 training-side images that are held out. Figures are
+top-1 on the zoo's test images, and how many answers became right and wrong. Models and the state of
+each training are kept in build/distill, so that an interrupted run goes on. `--write` puts the
+table between the marks of docs/benchmarks.md.
 """
 
 import argparse

@@ -161,7 +161,7 @@ class Trainer:
 
     @property
     def best(self) -> Epoch:
-        """The epoch that the judge likes best, or with the least held-out loss; of equals the first.
+        """The first epoch of those that the judge likes best, or with the least held-out loss.
 
         Whoever comes close to a teacher repeats its mistakes: a judge who has labels may like an
         epoch that the loss does not.
