@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from graphopt.pipeline.prune import Explanation, PruneReport
 
 
-_FITTED = ("agreement", "SQNR (dB)")
-"""The metrics that are measured on the calibration data."""
-
-
 @click.command(short_help="Remove channels that matter least.")
 @click.argument("source", metavar="IN.onnx")
 @click.argument("target", metavar="[OUT.onnx]", required=False)
@@ -305,10 +301,10 @@ def _verdict(report: PruneReport) -> list[tuple[str, str]]:
         lines.append(
             ("slower than before: kernels like multiples of 8 channels, try --round-to 8", "yellow")
         )
-    if report.metric is not None and report.metric[0] in _FITTED:
-        lines.append(
-            ("measured on the data that it was fitted to: judge it on other data too", "yellow")
-        )
+    if report.held_out == 0:
+        lines.append(("measured on what it was fitted to: judge it on other data too", "yellow"))
+    elif report.held_out is not None:
+        lines.append((f"measured on {report.held_out:,} samples that were held out", ""))
     if report.metric is None:
         lines.append(("accuracy was not measured: give inputs with --calib", "yellow"))
     return lines

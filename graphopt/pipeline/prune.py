@@ -68,6 +68,8 @@ class PruneReport:
         unverified_reason: why it could not.
         latency: seconds of one run before and after; None where not measured.
         metric: its name, and its figure before and after; None where there was no data.
+        held_out: how many samples it was measured on that were not fitted to; None for a metric
+            that brings its own.
     """
 
     groups: dict[str, tuple[int, int]]
@@ -80,6 +82,7 @@ class PruneReport:
     unverified_reason: str = ""
     latency: tuple[float, float] | None = None
     metric: tuple[str, float, float] | None = None
+    held_out: int | None = None
     seconds: float = 0.0
     output: str | None = None
     file_bytes: int | None = None
@@ -271,6 +274,7 @@ def prune(
         tell("measuring")
         report.latency = judge.latency(pruned)
     report.metric = judge.measured(pruned)
+    report.held_out = judge.unseen
     forget_inferred(pruned, described)
     given, report.file_bytes = give_back(pruned, source, output, overwrite, external_data, tell)
     report.output = None if output is None else os.fspath(output)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from graphopt.runtime import Feed
 
 _TIMED_SECONDS = 2.0
+_HOLD_OUT = 8
+"""One of so many samples is measured on and not fitted to, or one of all where there are fewer."""
 
 
 class Judge:
@@ -27,7 +29,9 @@ class Judge:
         seed: of inputs that are made up.
 
     Attributes:
-        feeds: the calibration feeds, None where there are none.
+        feeds: the calibration feeds to fit to, None where there is no data.
+        held_out: those that the built-in metrics are measured on; of one feed alone that one.
+        unseen: how many of these are not fitted to; None where the metric brings its own.
         unavailable: why the original cannot be run here; "" if it can.
 
     Raises:
@@ -57,8 +61,17 @@ class Judge:
             self.feeds = list(itertools.islice(reader, samples))
             if not self.feeds:
                 raise UsageError("the calibration data has no inputs; give at least one")
-        if self.feeds is not None or callable(metric) or (metric is not None and ":" in metric):
-            self._metric = read_metric(metric, original=original, data=self.feeds or ())
+        own = callable(metric) or (metric is not None and ":" in metric)
+        self.held_out: list[Feed] = []
+        self.unseen: int | None = None
+        if self.feeds is not None and not own:
+            every = min(_HOLD_OUT, len(self.feeds))
+            self.held_out = self.feeds[every - 1 :: every]
+            self.unseen = len(self.held_out) if every > 1 else 0
+            if every > 1:
+                del self.feeds[every - 1 :: every]
+        if self.feeds is not None or own:
+            self._metric = read_metric(metric, original=original, data=self.held_out)
         elif metric is not None:
             raise UsageError(f"the metric '{metric}' needs data; give some with --calib")
 

@@ -88,7 +88,12 @@ def test_measures_agreement_on_given_data(model: Path, tmp_path: Path, invoke: I
     assert (name, before) == ("agreement", 1.0)
     assert 0 <= after <= 1
     told = invoke("prune", model, "--ratio", "0.25", *flags[:2], *flags[3:])
-    assert "measured on the data that it was fitted to" in told.out
+    assert f"measured on {len(values) // 8} samples that were held out" in told.out
+    assert done.json["held_out"] == len(values) // 8
+    np.savez(data, **{given.name or "": values[:1]})
+    single = invoke("prune", model, "--ratio", "0.25", *flags[:2], *flags[3:])
+    assert "measured on what it was fitted to" in single.out
+    np.savez(data, **{given.name or "": values})
     # Nothing may change: only shares that leave every answer as it is are allowed.
     strict = invoke("prune", model, "--max-drop", "0", *flags)
     assert strict.code == 0
