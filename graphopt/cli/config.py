@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from graphopt.cli.options import Decorated
 from graphopt.errors import UsageError
 
 NOT_CONFIGURABLE = frozenset({"config", "print_config", "help"})
@@ -122,3 +123,30 @@ def _spell(value: Any) -> str:
         return f"[{', '.join(map(_spell, value))}]"
     # A TOML string is a JSON string, but for DEL, which it wants escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def config_options(name: str) -> Callable[[Decorated], Decorated]:
+    """Add the flags that read the flags of a command from a file, and print them as one."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(
+            (
+                click.option(
+                    "--config",
+                    is_eager=True,
+                    expose_value=False,
+                    callback=read_config,
+                    metavar="FILE.toml",
+                    help=f"Read flags from [{name}] in this file; flags given here win.",
+                ),
+                click.option(
+                    "--print-config",
+                    is_flag=True,
+                    help="Print the config file that equals this command; stop.",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return decorate

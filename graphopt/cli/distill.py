@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
-from graphopt.cli.options import existing_data
+from graphopt.cli.options import existing_data, external_data_option
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,12 +90,7 @@ if TYPE_CHECKING:
     help="Of PyTorch  [default: its own choice].",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of draws.")
-@click.option(
-    "--save-as-external-data/--no-save-as-external-data",
-    "external_data",
-    default=None,
-    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
-)
+@external_data_option
 @click.option("--force/--no-force", default=False, help="Overwrite what exists.")
 @speaking_options
 @click.pass_context

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
-from graphopt.cli.options import existing_data
+from graphopt.cli.options import existing_data, output_options
 from graphopt.errors import OutputError, UsageError
 
 
@@ -79,19 +79,7 @@ from graphopt.errors import OutputError, UsageError
 )
 @click.option("--max-drop", metavar="DROP", help="How far the metric may fall: 1% or 0.5.")
 @click.option("--check/--no-check", default=True, help="Whether to compare with the original.")
-@click.option(
-    "--save-as-external-data/--no-save-as-external-data",
-    "external_data",
-    default=None,
-    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
-)
-@click.option("--report", metavar="OUT.json", help="Write the whole report, every place named.")
-@click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing.")
-@click.option(
-    "--force/--no-force",
-    default=False,
-    help="Overwrite what exists; write although the outputs differ.",
-)
+@output_options("Overwrite what exists; write although the outputs differ.")
 @speaking_options
 @click.pass_context
 def fp16(context: click.Context, /, **flags: Any) -> int:

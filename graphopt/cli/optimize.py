@@ -10,9 +10,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from graphopt.cli.config import read_config, write_config
+from graphopt.cli.config import config_options, write_config
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
-from graphopt.cli.options import comparison_options, existing_data, read_dims, read_shapes
+from graphopt.cli.options import (
+    comparison_options,
+    existing_data,
+    output_options,
+    read_dims,
+    read_shapes,
+)
 from graphopt.errors import OutputError, UsageError
 
 
@@ -51,30 +57,8 @@ from graphopt.errors import OutputError, UsageError
 @click.option(
     "--strict/--no-strict", default=False, help="Fail where a pass would be undone (exit 5)."
 )
-@click.option(
-    "--save-as-external-data/--no-save-as-external-data",
-    "save_as_external_data",
-    default=None,
-    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
-)
-@click.option("--report", metavar="OUT.json", help="Write the whole report, every place named.")
-@click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing.")
-@click.option(
-    "--force/--no-force",
-    default=False,
-    help="Overwrite what exists, IN included; write although the outputs differ.",
-)
-@click.option(
-    "--config",
-    is_eager=True,
-    expose_value=False,
-    callback=read_config,
-    metavar="FILE.toml",
-    help="Read flags from [optimize] in this file; flags given here win.",
-)
-@click.option(
-    "--print-config", is_flag=True, help="Print the config file that equals this command; stop."
-)
+@output_options("Overwrite what exists, IN included; write although the outputs differ.")
+@config_options("optimize")
 @speaking_options
 @click.pass_context
 def optimize(context: click.Context, /, print_config: bool, **flags: Any) -> int:
@@ -133,7 +117,7 @@ def _run(
     input_data: str | None,
     check_n: int | None,
     measure: bool | None,
-    save_as_external_data: bool | None,
+    external_data: bool | None,
     report: str | None,
     dry_run: bool,
     force: bool,
@@ -166,7 +150,7 @@ def _run(
             input_data=data,
             check_count=check_n,
             measure=measure if measure is not None else passed_on["check"] != "off",
-            external_data=save_as_external_data,
+            external_data=external_data,
             overwrite=force,
             force=force,
             progress=progress,

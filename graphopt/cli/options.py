@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from graphopt.graph import ir
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+external_data_option = click.option(
+    "--save-as-external-data/--no-save-as-external-data",
+    "external_data",
+    default=None,
+    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
+)
 Shape = tuple[int | str | None, ...]
 
 
@@ -23,6 +29,26 @@ def _read_tolerance(_: click.Context, parameter: click.Parameter, value: float) 
     if not math.isfinite(value) or value < 0:
         raise click.BadParameter(f"'{value}' must be finite and not negative", param=parameter)
     return value
+
+
+def output_options(force: str) -> Callable[[Decorated], Decorated]:
+    """Add the flags that say what is written, and what it may replace; `force` explains --force."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(
+            (
+                external_data_option,
+                click.option("--report", metavar="OUT.json", help="Write the whole report."),
+                click.option(
+                    "--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing."
+                ),
+                click.option("--force/--no-force", default=False, help=force),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def shape_options(command: Decorated) -> Decorated:

@@ -10,7 +10,13 @@ import click
 
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
 from graphopt.cli.optimize import refuse_report, write_report
-from graphopt.cli.options import existing_data, read_dims, read_shapes, shape_options
+from graphopt.cli.options import (
+    existing_data,
+    output_options,
+    read_dims,
+    read_shapes,
+    shape_options,
+)
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,15 +100,7 @@ if TYPE_CHECKING:
 )
 @click.option("--explain", is_flag=True, help="Print the groups, and why some are frozen; stop.")
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Time both models.")
-@click.option(
-    "--save-as-external-data/--no-save-as-external-data",
-    "external_data",
-    default=None,
-    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
-)
-@click.option("--report", metavar="OUT.json", help="Write the whole report.")
-@click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing.")
-@click.option("--force/--no-force", default=False, help="Overwrite what exists.")
+@output_options("Overwrite what exists.")
 @speaking_options
 @click.pass_context
 def prune(context: click.Context, /, explain: bool, **flags: Any) -> int:

@@ -8,10 +8,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from graphopt.cli.config import read_config, write_config
+from graphopt.cli.config import config_options, write_config
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
 from graphopt.cli.optimize import refuse_output, refuse_report, write_report
-from graphopt.cli.options import existing_data, read_dims, read_shapes, shape_options
+from graphopt.cli.options import (
+    existing_data,
+    output_options,
+    read_dims,
+    read_shapes,
+    shape_options,
+)
 from graphopt.errors import UsageError
 
 _METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse")
@@ -185,30 +191,8 @@ class _Strength(click.ParamType[float | str]):
     default=0,
     help="Threads while calibrating  [default: as ONNX Runtime chooses].",
 )
-@click.option(
-    "--save-as-external-data/--no-save-as-external-data",
-    "save_as_external_data",
-    default=None,
-    help="Keep weights in a file beside the model  [default: as the size and IN want it].",
-)
-@click.option("--report", metavar="OUT.json", help="Write the whole report.")
-@click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing.")
-@click.option(
-    "--force/--no-force",
-    default=False,
-    help="Overwrite what exists, IN included; write although the accuracy is not reached.",
-)
-@click.option(
-    "--config",
-    is_eager=True,
-    expose_value=False,
-    callback=read_config,
-    metavar="FILE.toml",
-    help="Read flags from [quantize] in this file; flags given here win.",
-)
-@click.option(
-    "--print-config", is_flag=True, help="Print the config file that equals this command; stop."
-)
+@output_options("Overwrite what exists, IN included; write although the accuracy is not reached.")
+@config_options("quantize")
 @speaking_options
 @click.pass_context
 def quantize(context: click.Context, /, print_config: bool, **flags: Any) -> int:
@@ -251,7 +235,7 @@ def _run(
     check_n: int | None,
     input_shape: tuple[str, ...],
     dim: tuple[str, ...],
-    save_as_external_data: bool | None,
+    external_data: bool | None,
     report: str | None,
     dry_run: bool,
     force: bool,
@@ -297,7 +281,7 @@ def _run(
             dims=dims,
             force=force,
             overwrite=force,
-            external_data=save_as_external_data,
+            external_data=external_data,
             op_types_to_quantize=_listed(op_types_to_quantize),
             progress=progress,
             **passed_on,
