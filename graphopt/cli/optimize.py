@@ -37,6 +37,11 @@ from graphopt.errors import OutputError, UsageError
 @click.option("--passes", metavar="a,b{x=1}", help="Run these passes instead of a level's.")
 @click.option("--skip", metavar="a,b", help="Leave these passes out.")
 @click.option(
+    "--target-opset",
+    type=click.IntRange(min=1),
+    help="Raise the model to this opset first, for what newer ones can express.",
+)
+@click.option(
     "--fold-limit",
     metavar="SIZE",
     help="The largest constant that folding may add, 64KB or 1MB.",

@@ -7,6 +7,7 @@ from graphopt.graph.extraction import extract
 from graphopt.graph.garbage import patient_collector
 from graphopt.graph.inline import inline_functions
 from graphopt.graph.load import ModelSource, load
+from graphopt.graph.opset import raise_opset
 from graphopt.graph.replace import replace_content
 from graphopt.graph.save import save, to_bytes, to_proto
 from graphopt.graph.text import from_text, to_text
@@ -37,6 +38,7 @@ __all__ = [
     "opset_version",
     "outer_values",
     "patient_collector",
+    "raise_opset",
     "replace_content",
     "save",
     "subgraphs",

@@ -16,7 +16,7 @@ from graphopt.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from graphopt.graph import ModelSource, ir, patient_collector
+from graphopt.graph import ModelSource, ir, opset_version, patient_collector, raise_opset
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
@@ -66,6 +66,7 @@ def optimize(
     level: int = 2,
     passes: str | Sequence[PassLike] | None = None,
     skip: str | Sequence[str] = (),
+    target_opset: int | None = None,
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
     input_data: Any = None,
@@ -91,6 +92,8 @@ def optimize(
         level: the preset, 0 to 3, where `passes` is not given.
         passes: specs (`"a,b{x=1}"` or a sequence), or anything else that runs as a pass.
         skip: names of passes to leave out (`"a,b"` or a sequence).
+        target_opset: raise the model to this version of ONNX's operator set first, so that passes
+            may use what newer ones have; None to keep it.
         input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
         dims: sizes for symbolic dims by name.
         input_data: inputs to compare on instead of seeded ones: a path, `module:function`,
@@ -111,7 +114,7 @@ def optimize(
         progress: called with a line about what is being done.
 
     Raises:
-        UsageError: an option, pass or shape is wrong.
+        UsageError: an option, pass or shape is wrong, or the opset cannot be raised.
         UnreadableModelError: the source is no model.
         InvalidModelError: the source breaks the rules of ONNX.
         ShapeError: the shapes given contradict the model.
@@ -139,8 +142,12 @@ def optimize(
         checker = Checker(
             original, input_data=input_data, count=check_count, seed=seed, rtol=rtol, atol=atol
         )
+    start = original
+    if target_opset is not None:
+        tell("raising the opset")
+        start = _raised(original, target_opset, None if check == "off" else checker)
     run = Run(
-        original,
+        start,
         plan,
         None if check == "off" else checker,
         per_pass=check == "per-pass",
@@ -168,6 +175,26 @@ def optimize(
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
     return Result(given_back, report.ok, report)
+
+
+def _raised(original: ir.Model, version: int, checker: Checker | None) -> ir.Model:
+    """The original in a newer opset; ONNX's converter is not believed where there is a checker."""
+    present = opset_version(original.graph, original)
+    if version < present:
+        raise UsageError(
+            f"the model has opset {present}; --target-opset {version} would lower it, which is not "
+            "supported"
+        )
+    raised = raise_opset(original, version)
+    if raised is not original:
+        infer_shapes(raised)
+        found = None if checker is None else checker.compare(raised)
+        if found is not None and found.status is CheckStatus.FAILED:
+            raise EquivalenceError(
+                f"raising the opset from {present} to {version} changes what the model computes "
+                f"({found.reason}): choose another --target-opset"
+            )
+    return raised
 
 
 def compare(

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from graphopt.graph import load
 from graphopt.pipeline import Result, optimization
 from tests.cli.conftest import Invoke
 
@@ -146,6 +147,16 @@ def test_passes_and_skip_choose_too(model: Path, invoke: Invoke) -> None:
     invoke("optimize", model, "--passes", "fold-constant").fails_with(2, "'fold-constants'")
     invoke("optimize", model, "--skip", "fuse-conv-batchnom").fails_with(2, "did you mean")
     invoke("optimize", model, "-O1", "--passes", "fold-constants").fails_with(2, "give one")
+
+
+def test_raises_the_opset_if_asked(model: Path, tmp_path: Path, invoke: Invoke) -> None:
+    target = tmp_path / "new.onnx"
+    present = load(model).opset_imports[""]
+    done = invoke("optimize", model, target, "--target-opset", str(present + 1), *QUICK)
+    assert done.code == 0
+    assert load(target).opset_imports[""] == present + 1
+    lower = invoke("optimize", model, target, "--target-opset", str(present - 1), "--force", *QUICK)
+    lower.fails_with(2, "--target-opset", "would lower it")
 
 
 def test_fold_limit_reaches_fold_constants(model: Path, invoke: Invoke) -> None:

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from graphopt.errors import UsageError
-from graphopt.graph import clone, to_text, verify
+from graphopt.graph import (
+    clone,
+    raise_opset,
+    to_text,
+    verify,
+)
 from graphopt.quantization.insertion import insert_qdq
-from graphopt.quantization.opset import raise_opset
+from graphopt.quantization.opset import PER_CHANNEL
 from graphopt.rewrite import Journal
 from graphopt.rewrite.journal import site_of
 from graphopt.rewrite.rewriter import ORIGIN_KEY, PASS_KEY
@@ -88,10 +93,10 @@ def test_a_model_too_old_for_the_plan() -> None:
     old = model_of('<ir_version: 8, opset_import: ["" : 12]>' + TEXT, WEIGHTS)
     with pytest.raises(UsageError, match="needs opset 13"):
         insert_qdq(old, found.plan, Journal("insert-qdq"))
-    raised = raise_opset(old)
+    raised = raise_opset(old, PER_CHANNEL)
     insert_qdq(raised, found.plan, Journal("insert-qdq"))
     assert verify(raised) == []
-    assert raise_opset(raised) is raised
+    assert raise_opset(raised, PER_CHANNEL) is raised
 
 
 def test_an_old_model_is_raised_with_its_meaning() -> None:

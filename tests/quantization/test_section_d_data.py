@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphopt.graph import raise_opset
 from graphopt.quantization.calibration import calibrate
-from graphopt.quantization.opset import raise_opset
+from graphopt.quantization.opset import PER_CHANNEL
 from graphopt.quantization.placement import place
 from graphopt.shapes import infer_shapes
 
@@ -74,7 +75,7 @@ def test_an_old_model_gets_a_scale_per_channel(version: int) -> None:
         "g (float[1,8,8,8] x) => (float[1,8,8,8] y) { y = Conv (x, w) }",
         {"w": weight},
     )
-    raised = raise_opset(model)
+    raised = raise_opset(model, PER_CHANNEL)
     infer_shapes(raised)
     found = quantize(raised, X)
     assert found.plan.constants["y", 1].parameters.axis == 0

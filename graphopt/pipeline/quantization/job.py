@@ -8,7 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from graphopt.errors import EquivalenceError, RuntimeUnavailableError, UsageError
-from graphopt.graph import ir
+from graphopt.graph import (
+    ir,
+    raise_opset,
+)
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.quantization.candidates import Candidates
 from graphopt.pipeline.quantization.choosing import (
@@ -44,7 +47,7 @@ from graphopt.pipeline.quantization.without_data import dynamic_model, weight_on
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.task_metric import read_metric
 from graphopt.quantization.calibration import calibrate
-from graphopt.quantization.opset import PER_CHANNEL, WITHOUT_EIGHT_BITS, raise_opset
+from graphopt.quantization.opset import PER_CHANNEL, WITHOUT_EIGHT_BITS
 from graphopt.quantization.placement import place
 from graphopt.quantization.ranges import Ranges, digest_of, write_whole
 from graphopt.quantization.scores import can_be_measured
