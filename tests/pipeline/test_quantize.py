@@ -239,6 +239,16 @@ def test_what_is_asked_wrongly(resnet: Path, digits: dict[str, np.ndarray], tmp_
         quantized(resnet, digits, output=tmp_path)
 
 
+def test_a_drop_is_judged_on_all_that_was_held_out(
+    resnet: Path, digits: dict[str, np.ndarray]
+) -> None:
+    many = {"image": np.concatenate([digits["image"]] * 2)[:320]}
+    plain = {"rounding": "nearest", "bias_correction": False, "only_if_faster": False, "threads": 1}
+    found = graphopt.quantize(resnet, calibration=many, max_drop="5%", metric="agreement", **plain)
+    assert found.report.checked_on == 40
+    assert graphopt.quantize(resnet, calibration=many, **plain).report.checked_on == 32
+
+
 def test_every_eighth_sample_is_held_out() -> None:
     model = from_text(
         '<ir_version: 9, opset_import: ["" : 18]> g (float[1] x) => (float[1] y) { y = Sin(x) }'

@@ -22,6 +22,9 @@ HOLD_OUT = 8
 CHECKED = 32
 """So many samples check the result, if there are as many."""
 
+CHECKED_FOR_DROP = 512
+"""So many where a drop is to be kept within bounds: of 32 answers one is 3 %."""
+
 REPAIRED_WITH = 32
 """So many samples are enough for the second moments that weights are rounded by."""
 

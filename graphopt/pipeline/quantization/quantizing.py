@@ -20,6 +20,7 @@ from graphopt.pipeline.model_files import (
     load_valid,
 )
 from graphopt.pipeline.quantization.data import (
+    CHECKED_FOR_DROP,
     CalibrationData,
     seeded_data,
 )
@@ -117,6 +118,8 @@ def quantize(
     file_bytes = size_on_disk(source, original)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
     made_up = calibration is None or (isinstance(calibration, str) and calibration == SEEDED)
+    if check_count is None and test_data is None and chosen.max_drop is not None:
+        check_count = CHECKED_FOR_DROP
     data = CalibrationData(
         original,
         seeded_data(original, chosen.seed) if made_up else calibration,
