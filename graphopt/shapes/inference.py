@@ -9,6 +9,7 @@ from graphopt.graph.constants import constant_array
 from graphopt.graph.walk import all_graphs, all_nodes, nested_graphs, subgraphs
 from graphopt.shapes import arithmetic
 from graphopt.shapes.broadcasting import Dims
+from graphopt.shapes.demanded_ranks import demanded_ranks
 from graphopt.shapes.dim_text import DimNames, safe_name
 from graphopt.shapes.expression import Dim, Expression
 from graphopt.shapes.facts import MAX_ELEMENTS, Fact, object_array, refine_dims
@@ -31,9 +32,10 @@ def infer_shapes(
     Starts from the shapes of the graph inputs and the constants, and follows both shapes and
     the small integer tensors of shape arithmetic (see `symbolic_value`). Dims that depend on
     input dims come out as expressions in their names, in a canonical text: equal dims print
-    equal. Of what the model says of an inner value only the rank is believed, and not even
-    that if anything it says is shown wrong. The shapes of graph inputs and outputs stay as they
-    are declared, except for what the user asks for here. On an error the model is unchanged.
+    equal. Where a node takes tensors of one rank only, what it reads has that rank. Of what the
+    model says of an inner value only the rank is believed, and not even that if anything it
+    says is shown wrong. The shapes of graph inputs and outputs stay as they are declared, except
+    for what the user asks for here. On an error the model is unchanged.
 
     Args:
         model: changed in place.
@@ -63,6 +65,9 @@ def infer_shapes(
         if name_unknown and _has_foreign_nodes(model):
             # No inference reaches beyond an operator of an unknown domain.
             ranks = _claims(model, [*values, *model.graph.outputs], interface)
+    for value, rank in demanded_ranks(model.graph, walk.facts).items():
+        if len(ranks.get(value, ())) != rank:
+            ranks[value] = (None,) * rank
     if name_unknown and any(_is_open(fact) for fact in walk.facts.values()):
         walk = FactWalk(model, interface.dims, ranks, _Namer(interface.names))
         walk.run()
