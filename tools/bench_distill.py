@@ -1,7 +1,7 @@
 """Prune a ResNet for CIFAR-10 and train what is left towards the original, without labels.
 
     python tools/bench_distill.py [--model cifar_resnet56] [--speedups 2.1 3] [--epochs 5]
-        [--rate X] [--json] [--write]
+        [--batch 64] [--rate X] [--json] [--write]
 
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
@@ -111,12 +111,14 @@ def row(
                 calibration=feeds,
                 progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
             )
-    key = f"{options.model}-{speedup:g}-{options.epochs}-{options.rate}-{options.temperature:g}"
+    recipe = f"{options.epochs}-{options.batch}-{options.rate}-{options.temperature:g}"
+    key = f"{options.model}-{speedup:g}-{recipe}"
     trained = WORK / f"{key}-distilled.onnx"
     started = time.perf_counter()
 
     training = Training(
         epochs=options.epochs,
+        batch=options.batch,
         rate=options.rate,
         temperature=options.temperature,
         augment=("mirror", "shift=4"),
@@ -171,6 +173,7 @@ def main() -> int:
     parser.add_argument("--model", default="cifar_resnet56")
     parser.add_argument("--speedups", nargs="+", type=float, default=[1.0, 2.1, 3.0])
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=0)
