@@ -172,14 +172,15 @@ def _print(report: DistillReport, source: str) -> None:
             f"{epoch.loss:.4f}" if epoch.number else "",
             f"{epoch.held_out:.4f}",
             "" if math.isnan(epoch.agreement) else f"{epoch.agreement:.2%}",
-            "" if math.isnan(epoch.metric) else f"{epoch.metric:.4g}",
+            *([] if report.metric is None else [f"{epoch.metric:.4g}"]),
             "kept" if epoch.number == report.best else "",
         )
         for epoch in report.epochs
     ]
-    name = "" if report.metric is None else report.metric[0]
-    headings = ("epoch", "training loss", "held-out loss", "agreement", name, "")
-    print_table(console, headings, rows, right=headings[:5])
+    figures = ["epoch", "training loss", "held-out loss", "agreement"]
+    if report.metric is not None:
+        figures.append(report.metric[0])
+    print_table(console, (*figures, ""), rows, right=figures)
     print_line(console)
     trained, held = report.samples
     print_line(

@@ -30,7 +30,8 @@ def insert_norms(
     """Put a batch norm behind each convolution that can take it up again, and return them.
 
     Those are convolutions with a weight and a bias that nothing else reads, behind which no batch
-    norm stands yet, whose output is none of the model's, and nothing of which is in `fixed`.
+    norm stands yet, whose output is none of the model's, and nothing of which is in `fixed`. Gates,
+    whose images are one pixel, have none: a batch tells too little of them.
 
     Args:
         model: changed in place; what it computes is not.
@@ -43,10 +44,12 @@ def insert_norms(
     places = [node for node in model.graph if _can_take(node, model.graph, set(fixed))]
     if not places:
         return []
-    names = [node.outputs[0].name or "" for node in places]
-    moments = _moments(model, names, feeds)
+    moments = _moments(model, [node.outputs[0].name or "" for node in places], feeds)
     inserted = []
-    for node, name in zip(places, names, strict=True):
+    for node in places:
+        name = node.outputs[0].name or ""
+        if name not in moments:
+            continue
         mean, variance = moments[name]
         output = node.outputs[0]
         numbers = (np.sqrt(variance + EPSILON), mean, mean, variance)
@@ -130,19 +133,27 @@ def _can_take(node: ir.Node, graph: ir.Graph, fixed: set[str]) -> bool:
 def _moments(
     model: ir.Model, names: list[str], feeds: Iterable[Feed]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and variance of each channel of these tensors [batch, channels, ...], as float64."""
+    """Mean and variance of each channel of these tensors [batch, channels, ...], as float64.
+
+    Those whose images are never larger than one pixel are left out.
+    """
     session = Session(model, outputs=names)
     counts = dict.fromkeys(names, 0)
     sums: dict[str, Any] = dict.fromkeys(names, 0.0)
     squares: dict[str, Any] = dict.fromkeys(names, 0.0)
+    larger = set()
     for feed in feeds:
         for name, value in session.run(feed, names).items():
+            if value.size > value.shape[0] * value.shape[1]:
+                larger.add(name)
             channels = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1).astype(np.float64)
             counts[name] += channels.shape[1]
             sums[name] = sums[name] + channels.sum(1)
             squares[name] = squares[name] + (channels**2).sum(1)
     found = {}
     for name in names:
+        if name not in larger:
+            continue
         mean = sums[name] / counts[name]
         found[name] = mean, np.maximum(squares[name] / counts[name] - mean**2, 0.0)
     return found

@@ -167,7 +167,7 @@ class Trainer:
         epoch that the loss does not.
         """
         if self._judge is not None:
-            return max(self.epochs, key=lambda epoch: epoch.metric)
+            return max(self.epochs, key=lambda e: (not math.isnan(e.metric), e.metric))
         return min(self.epochs, key=lambda epoch: epoch.held_out)
 
     def _epoch(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphopt.errors import GraphoptError, UsageError, reason_of
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.clone import clone
+from graphopt.graph.inline import inline_functions
 from graphopt.graph.load import load
 from graphopt.graph.save import to_proto
+from graphopt.graph.verify import verify
 from graphopt.graph.walk import opset_version
 
 
@@ -20,20 +25,41 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
     present = opset_version(model.graph, model)
     if present >= version:
         return model
+    refused = f"cannot raise the operator set from {present} to {version}"
+    if "" not in model.opset_imports:
+        raise UsageError(f"{refused}: the model has no operators of ONNX")
     import onnx.version_converter
 
+    source = clone(model)
     try:
-        converted = onnx.version_converter.convert_version(to_proto(model), version)
+        inline_functions(source)  # the converter forgets them
+        converted = onnx.version_converter.convert_version(to_proto(source), version)
         raised = load(converted)
-    except (RuntimeError, ValueError, GraphoptError) as error:
-        raise UsageError(
-            f"cannot raise the operator set from {present} to {version}: {reason_of(error)}"
-        ) from error
-    names = [[value.name for value in side] for side in (model.graph.inputs, model.graph.outputs)]
-    now = [[value.name for value in side] for side in (raised.graph.inputs, raised.graph.outputs)]
-    if names != now:
-        raise UsageError(
-            f"cannot raise the operator set from {present} to {version}: "
-            "ONNX's converter changes the model's inputs or outputs"
-        )
+    except (RuntimeError, ValueError, GraphoptError, onnx.version_converter.ConvertError) as error:
+        raise UsageError(f"{refused}: {reason_of(error)}") from error
+    sides = ((model.graph.inputs, raised.graph.inputs), (model.graph.outputs, raised.graph.outputs))
+    for before, after in sides:
+        if [value.name for value in before] != [value.name for value in after]:
+            raise UsageError(f"{refused}: ONNX's converter changes the model's inputs or outputs")
+        for old, new in zip(before, after, strict=True):
+            new.type, new.shape = old.type, old.shape
+    _give_back(model, raised)
+    problems = verify(raised)
+    if problems:
+        raise UsageError(f"{refused}: ONNX's converter gives an invalid model, {problems[0]}")
     return raised
+
+
+def _give_back(model: ir.Model, raised: ir.Model) -> None:
+    """What the conversion loses: notes on nodes, and where the weights are kept."""
+    raised.metadata_props.update(model.metadata_props)
+    notes = {node.outputs[0].name: node.metadata_props for node in model.graph if node.outputs}
+    for node in raised.graph:
+        if node.outputs:
+            node.metadata_props.update(notes.get(node.outputs[0].name, {}))
+    for name, value in raised.graph.initializers.items():
+        held = model.graph.initializers.get(name)
+        if held is None or held.const_value is None or value.const_value is None:
+            continue
+        if np.array_equal(held.const_value.numpy(), value.const_value.numpy()):
+            value.const_value = held.const_value

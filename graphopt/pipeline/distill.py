@@ -33,7 +33,7 @@ from graphopt.pipeline.model_files import (
     load_valid,
 )
 from graphopt.pipeline.task_metric import TaskMetric, read_metric
-from graphopt.runtime.augmentation import read_augmentations
+from graphopt.runtime.augmentation import check_images, read_augmentations
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def distill(
     count = sum(1 for _ in feeds)
     if not count or not feeds.held_out:
         raise UsageError(f"{count} samples are too few to train on and to hold some out; give more")
+    augmentations = read_augmentations(how.augment)
+    check_images(feeds.held_out[0], augmentations)
     parts.torch.manual_seed(how.seed)
     if how.threads:
         parts.torch.set_num_threads(how.threads)
@@ -234,7 +236,7 @@ def distill(
         how.epochs,
         how.batch,
         how.rate or (RATE_WITH_NORMS if _is_normed(student) else RATE),
-        read_augmentations(how.augment),
+        augmentations,
         how.seed,
     )
     steps = -(-count // how.batch)

@@ -124,10 +124,13 @@ def execute(
         )
 
     with patient_collector():
-        try:
-            done = run(careful or cut is not None).all_rounds(plan)
-        except _NotAsToldError:
-            logger.debug("a step is to be undone, or changed more than it told: begins again")
+        done = None
+        if not careful and cut is None:
+            try:
+                done = run(False).all_rounds(plan)
+            except _NotAsToldError:
+                logger.debug("a step is to be undone, or changed more than it told: begins again")
+        if done is None:
             done = run(True).all_rounds(plan)
     return done.model, done.steps
 
@@ -202,7 +205,7 @@ class _Execution:
         spec = spec_of(item)
         if spec in self.failed or spec in self.exclusions.passes:
             return None
-        if self.unchanged_at.get(spec) == self.state:
+        if self.unchanged_at.get(spec) == self.state.number:
             return None
         if self.progress is not None:
             self.progress(f"{spec} (round {number})" if number > 1 else spec)
@@ -211,7 +214,7 @@ class _Execution:
         if step.problem is not None:
             self.failed.add(spec)
         if not step.changed:
-            self.unchanged_at[spec] = self.state
+            self.unchanged_at[spec] = self.state.number
         return step
 
     def step(self, item: Pass, spec: str) -> Step:
@@ -227,7 +230,8 @@ class _Execution:
         state = self.state
         try:
             item.run(self.model, step.journal)
-            if self.careful or step.journal.rewrites:
+            # A rewrite pass tells of all it does; another may change the model in silence.
+            if self.careful or step.journal.rewrites or not _tells(item):
                 state = fingerprint(self.model)
             if state != self.state:
                 self.state = state
@@ -248,10 +252,10 @@ class _Execution:
 
     def cannot_match(self, item: Pass) -> bool:
         """Whether no code of the pass would run, since the model lacks what its patterns need."""
-        if not isinstance(item, RewritePass) or type(item).run is not RewritePass.run:
+        if not isinstance(item, RewritePass) or not _tells(item):
             return False
-        if self.operators_at is None or self.operators_at[0] != self.state:
-            self.operators_at = (self.state, operators_of(self.model))
+        if self.operators_at is None or self.operators_at[0] != self.state.number:
+            self.operators_at = (self.state.number, operators_of(self.model))
         return not may_match(item.patterns, self.operators_at[1])
 
     def objection(self, item: Pass) -> str | None:
@@ -288,6 +292,11 @@ class _Execution:
         self.interface = interface_of(self.model)
         self.untyped = _count_untyped(self.model)
         return None
+
+
+def _tells(item: Pass) -> bool:
+    """Whether the pass changes models through a rewriter alone, which tells of each change."""
+    return isinstance(item, RewritePass) and type(item).run is RewritePass.run
 
 
 def _count_untyped(model: ir.Model) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphopt.graph import all_graphs, ir, verify
 
@@ -58,11 +58,25 @@ def first_problem(model: ir.Model) -> str | None:
     return f"{problems[0]}{more}"
 
 
-def fingerprint(model: ir.Model) -> int:
-    """A number that changes when a pass changes the model; good within one process only.
+@dataclass(frozen=True)
+class Fingerprint:
+    """What changes when a pass changes the model; good within one process only.
 
-    Tensors and nested types count by identity, as no pass writes into them.
+    Attributes:
+        number: a hash, by which fingerprints are compared.
+        held: what counts by identity: while it is alive nothing else gets its address.
     """
+
+    number: int
+    held: tuple[object, ...] = field(compare=False, repr=False)
+
+
+def fingerprint(model: ir.Model) -> Fingerprint:
+    """The fingerprint of a model as it is now.
+
+    Tensors and attributes count by identity, as no pass writes into them.
+    """
+    held: list[object] = []
     parts: list[object] = [model.ir_version, tuple(model.metadata_props.items())]
     for domain, version in model.graph.opset_imports.items():
         parts.append((domain, version))
@@ -70,6 +84,7 @@ def fingerprint(model: ir.Model) -> int:
     for graph in all_graphs(model):
         parts.append(tuple(_signature(value) for value in graph.inputs))
         parts.append(tuple(_signature(value) for value in graph.outputs))
+        held += [value.const_value for value in graph.initializers.values()]
         parts.append(
             tuple((name, id(value.const_value)) for name, value in graph.initializers.items())
         )
@@ -78,9 +93,10 @@ def fingerprint(model: ir.Model) -> int:
             parts += (len(node.inputs), len(node.outputs))
             parts += [None if value is None else value.name for value in node.inputs]
             parts += [value.name for value in node.outputs]
-            for name, held in node.attributes.items():
-                parts += (name, id(held))
-    return hash(tuple(parts))
+            for name, attribute in node.attributes.items():
+                parts += (name, id(attribute))
+                held.append(attribute)
+    return Fingerprint(hash(tuple(parts)), tuple(held))
 
 
 def _signature(value: ir.Value) -> tuple[str, str]:

@@ -43,7 +43,7 @@ from graphopt.pruning.repair import repair as refit
 from graphopt.pruning.surgery import kept_indices
 from graphopt.pruning.surgery import prune as remove_units
 from graphopt.pruning.uniform import uniform_kept
-from graphopt.runtime.augmentation import read_augmentations, with_changed
+from graphopt.runtime.augmentation import check_images, read_augmentations, with_changed
 from graphopt.shapes import infer_shapes
 
 Kept = dict[str, np.ndarray]
@@ -207,6 +207,8 @@ def prune(
     judge = Judge(original, calibration=calibration, samples=samples, metric=metric, seed=seed)
     costs = PruningCosts(model, groups, judge.sizes())
     tell("ranking channels")
+    if judge.feeds:
+        check_images(judge.feeds[0], augmentations)
     feeds = with_changed(judge.feeds or [], augmentations, seed)
     if importance == "auto":
         importance = "second-order" if feeds else "l1"

@@ -88,7 +88,8 @@ class Run:
         Raises:
             PassError: a pass had to be undone and the run is strict.
         """
-        for _ in range(REPAIRS):
+        repairs = 0
+        while True:
             model = self._execute()
             if self._checker is None:
                 return model
@@ -96,13 +97,19 @@ class Run:
             self.check_report = self._checker.compare(model)
             if self.check_report.status is not CheckStatus.FAILED:
                 return model
+            if not self._careful:
+                # What one pass broke and another covered up is undone where each is looked at.
+                self._careful = True
+                continue
             culprit = self._find(self._checker)
             if culprit is None:
                 return model
             if self._strict:
                 raise PassError(f"the result differs from the original because of {culprit}")
             self._exclusions = exclude(self._exclusions, culprit)
-        return model
+            repairs += 1
+            if repairs == REPAIRS:
+                return model
 
     def first_culprit(self, checker: Checker) -> Culprit | None:
         """The first rewrite that moves the outputs; None if the result is equivalent.
@@ -112,6 +119,9 @@ class Run:
             EquivalenceError: the result differs, and no pass is to blame.
         """
         report = checker.compare(self._execute())
+        if report.status is CheckStatus.FAILED and not self._careful:
+            self._careful = True
+            report = checker.compare(self._execute())
         if report.status is CheckStatus.NOT_VERIFIED:
             raise RuntimeUnavailableError(f"nothing could be compared: {report.reason}")
         if report.status is not CheckStatus.FAILED:
@@ -171,8 +181,4 @@ class Run:
 
     def _find(self, checker: Checker) -> Culprit | None:
         self._tell("looking for the guilty rewrite")
-        if not self._careful:
-            # Steps of passes that were believed may hold what another did and did not tell.
-            self._careful = True
-            self._execute()
         return find_culprit(self._original, self._plan, self._steps, checker, self._exclusions)

@@ -68,6 +68,17 @@ def with_changed(feeds: Sequence[Feed], augmentations: Iterable[Augment], seed: 
     return found
 
 
+def check_images(feed: Feed, augmentations: Sequence[Augment]) -> None:
+    """Refuse augmentations of what is no image.
+
+    Raises:
+        UsageError: no array of the feed has rank 4.
+    """
+    ranks = {np.ndim(value) for value in feed.values() if isinstance(value, np.ndarray)}
+    if augmentations and _IMAGES_RANK not in ranks:
+        raise UsageError("--augment changes images [N, C, H, W], and no input is one")
+
+
 def _mirror(images: np.ndarray, random: np.random.Generator, every: bool) -> np.ndarray:
     chosen = random.random(len(images)) < (1.0 if every else 0.5)
     return np.where(chosen[:, None, None, None], images[..., ::-1], images)

@@ -121,13 +121,15 @@ def _rank_change(node: ir.Node) -> int | None:
         return None
     attribute = node.attributes.get("axes")
     if attribute is not None:
-        count = 0 if attribute.is_ref() else len(attribute.as_ints())
+        axes = () if attribute.is_ref() else tuple(attribute.as_ints())
     else:
-        axes = constant_array(node.inputs[1], 64) if len(node.inputs) > 1 else None
-        count = 0 if axes is None else int(axes.size)
-    if not count:
+        array = constant_array(node.inputs[1], 64) if len(node.inputs) > 1 else None
+        axes = () if array is None else tuple(array.reshape(-1).tolist())
+    # One axis may be named twice, or from both ends, and is taken away once.
+    distinct = len(set(axes)) == len(axes) and len({axis < 0 for axis in axes}) == 1
+    if not distinct:
         return None
-    return count if node.op_type == "Unsqueeze" else -count
+    return len(axes) if node.op_type == "Unsqueeze" else -len(axes)
 
 
 def _pass_on(node: ir.Node, demands: dict[ir.Value, int], possible: dict[ir.Value, Ranks]) -> None:

@@ -66,7 +66,7 @@ def infer_shapes(
             # No inference reaches beyond an operator of an unknown domain.
             ranks = _claims(model, [*values, *model.graph.outputs], interface)
     for value, rank in demanded_ranks(model.graph, walk.facts).items():
-        if len(ranks.get(value, ())) != rank:
+        if value not in ranks or len(ranks[value]) != rank:
             ranks[value] = (None,) * rank
     if name_unknown and any(_is_open(fact) for fact in walk.facts.values()):
         walk = FactWalk(model, interface.dims, ranks, _Namer(interface.names))

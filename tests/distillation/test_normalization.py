@@ -114,3 +114,16 @@ NORMED = "r = BatchNormalization(h, b, s, t, t)\n y = Conv(r, v, c)"
 def test_where_no_norm_can_stand(body: str, fixed: tuple[str, ...]) -> None:
     """In each the last convolution is the model's output, and the first one cannot take a norm."""
     assert insert_norms(model_of(body), images(2), fixed=fixed) == []
+
+
+def test_a_gate_has_no_norm() -> None:
+    """Its images are one pixel: what a batch tells of them is noise."""
+    body = """{
+      h = Conv <pads = [1, 1, 1, 1]> (x, w, b)
+      p = GlobalAveragePool(h)
+      k = Conv(p, v, c)
+      a = Sigmoid(k)
+      y = Mul(x, a)
+    }"""
+    model = model_of(body)
+    assert [bias_before(norm) for norm in insert_norms(model, images(4))] == ["b"]

@@ -169,3 +169,41 @@ class SilentlyDrops(Pass):
             if node.op_type == self.op_type:
                 node.outputs[0].replace_all_uses_with(node.inputs[0])  # type: ignore[arg-type]
                 model.graph.remove(node)
+
+
+@dataclass(frozen=True)
+class BreaksRelu(RewritePass):
+    """Relu(x) -> an operator that does not exist."""
+
+    name = "breaks-relu"
+    promise = Promise.EXACT
+    patterns = (op("Relu", variable("x")),)
+
+    def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+        rewriter.replace(match.root, rewriter.node("Bogus", [match.value("x")]))
+
+
+@dataclass(frozen=True)
+class CoversUp(RewritePass):
+    """What `BreaksRelu` leaves -> Neg(x): valid, and wrong."""
+
+    name = "covers-up"
+    promise = Promise.EXACT
+    patterns = (op("Bogus", variable("x")),)
+
+    def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+        rewriter.replace(match.root, rewriter.node("Neg", [match.value("x")]))
+
+
+@dataclass(frozen=True)
+class ReplacesSlope(Pass):
+    """alpha -> 0.25, in an attribute that may get the address of the one before."""
+
+    name = "replaces-slope"
+    promise = Promise.EXACT
+
+    def run(self, model: ir.Model, journal: Journal) -> None:
+        for node in model.graph:
+            if node.op_type == "LeakyRelu" and node.attributes["alpha"].as_float() != 0.25:
+                node.attributes.pop("alpha")
+                node.attributes["alpha"] = ir.AttrFloat32("alpha", 0.25)

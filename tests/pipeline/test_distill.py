@@ -157,6 +157,17 @@ def test_a_metric_chooses_the_epoch(student: Path, teacher: Path, data: Path) ->
     assert report.epochs[report.best].held_out > report.epochs[0].held_out
 
 
+def test_a_figure_that_is_no_number_chooses_nothing() -> None:
+    training = pytest.importorskip("graphopt.distillation.training", reason="needs PyTorch")
+    trainer = training.Trainer.__new__(training.Trainer)
+    trainer._judge = lambda: 0.0
+    trainer.epochs = [
+        training.Epoch(number, 1.0, 1.0, 1.0, figure)
+        for number, figure in enumerate((float("nan"), 2.0, 3.0, float("nan")))
+    ]
+    assert trainer.best.number == 2
+
+
 def test_norms_are_there_for_the_training_alone(
     student: Path, teacher: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

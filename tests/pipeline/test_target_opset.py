@@ -1,11 +1,13 @@
 """Raising a model's operator set before it is optimized."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, UsageError
-from graphopt.graph import from_text, ir, to_bytes
+from graphopt.graph import from_text, ir, load, raise_opset, save, to_bytes
 from graphopt.pipeline import optimization
 from graphopt.runtime import Session
 
@@ -64,12 +66,48 @@ def test_what_cannot_be_raised(version: int, parts: str) -> None:
 
 def test_a_conversion_that_changes_the_outputs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(model: ir.Model, version: int) -> ir.Model:
-        raised = raise_opset(model, version)
+        raised = real(model, version)
         (node,) = [node for node in raised.graph if node.op_type == "Sqrt"]
         node.op_type = "Exp"
         return raised
 
-    raise_opset = optimization.raise_opset
+    real = optimization.raise_opset
     monkeypatch.setattr(optimization, "raise_opset", wrong)
     with pytest.raises(EquivalenceError, match="raising the opset from 11 to 17 changes"):
         graphopt.optimize(from_text(OLD), target_opset=17)
+
+
+def test_functions_notes_and_free_dims_survive() -> None:
+    model = from_text("""
+        <ir_version: 8, opset_import: ["" : 13, "loc" : 1]>
+        g (float[n, 3] x) => (float[k, l] y) { h = loc.f (x)  y = Softmax (h) }
+        <domain: "loc", opset_import: ["" : 13]> f (a) => (b) { b = Relu (a) }
+    """)
+    for node in model.graph:
+        node.metadata_props["module"] = f"net.{node.op_type}"
+    raised = raise_opset(model, 15)
+    assert [node.op_type for node in raised.graph] == ["Relu", "Softmax"]
+    assert raised.graph[1].metadata_props["module"] == "net.Softmax"
+    assert str(raised.graph.outputs[0].shape) == "[k,l]"
+    assert [node.op_type for node in model.graph] == ["f", "Softmax"]
+    assert graphopt.optimize(model, target_opset=15, check="off").model.opset_imports[""] == 15
+
+
+def test_weights_stay_in_their_file(tmp_path: Path) -> None:
+    numbers = ", ".join(["0.5"] * 4096)
+    model = from_text(
+        '<ir_version: 8, opset_import: ["" : 13]> g (float[2, 64] x) => (float[2, 64] y) '
+        f"<float[64, 64] w = {{{numbers}}}> {{ y = MatMul (x, w) }}"
+    )
+    save(model, tmp_path / "old.onnx", external_data=True)
+    raised = raise_opset(load(tmp_path / "old.onnx"), 17)
+    assert isinstance(raised.graph.initializers["w"].const_value, ir.ExternalTensor)
+
+
+def test_a_model_without_operators_of_onnx() -> None:
+    model = from_text(
+        '<ir_version: 8, opset_import: ["com.microsoft" : 1]> '
+        "g (float[2] x) => (float[2] y) { y = com.microsoft.Gelu (x) }"
+    )
+    with pytest.raises(UsageError, match="no operators of ONNX"):
+        raise_opset(model, 17)

@@ -137,6 +137,31 @@ def test_a_right_change_that_nobody_told_of_is_still_the_pass_that_made_it() -> 
     assert [node.op_type for node in culprit.before.graph].count("Neg") == 1
 
 
+def test_a_silent_change_is_not_put_down_to_the_pass_after_it() -> None:
+    passes = [models.SilentlyDrops("Identity"), models.WrongRewrite()]
+    result = graphopt.optimize(models.chain(), passes=passes, check="off")
+    assert report_of(result, "silently-drops{op_type=Identity}").status is PassStatus.CHANGED
+
+
+def test_what_one_pass_breaks_and_another_covers_up_is_undone() -> None:
+    passes = [models.BreaksRelu(), models.CoversUp()]
+    result = graphopt.optimize(models.chain(), passes=passes)
+    assert result.report.check.status is CheckStatus.VERIFIED
+    assert models.nodes(result.model).count("Relu") == 1
+    assert report_of(result, "breaks-relu").status is PassStatus.UNDONE
+    assert graphopt.bisect(models.chain(), passes=passes) is None
+
+
+def test_an_attribute_made_anew_is_a_change() -> None:
+    leaky = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) '
+        "{ a = LeakyRelu <alpha = 0.5> (x) y = Sigmoid (a) }"
+    )
+    for _ in range(5):
+        result = graphopt.optimize(leaky, passes=[models.ReplacesSlope()], check="off")
+        assert report_of(result, "replaces-slope").status is PassStatus.CHANGED
+
+
 def test_a_run_in_which_nothing_goes_wrong_copies_the_model_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

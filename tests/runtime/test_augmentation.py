@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from graphopt.errors import UsageError
-from graphopt.runtime.augmentation import augmented, read_augmentations, with_changed
+from graphopt.runtime.augmentation import augmented, check_images, read_augmentations, with_changed
 
 IMAGES = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5) + 1
 
@@ -48,3 +48,11 @@ def test_what_is_no_image_stays() -> None:
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="neither 'mirror' nor 'shift=N'"):
         read_augmentations([text])
+
+
+def test_what_holds_no_image_is_refused() -> None:
+    sounds = {"sound": np.ones((2, 7), np.float32)}
+    check_images(sounds, [])
+    check_images({"image": IMAGES, **sounds}, read_augmentations(["mirror"]))
+    with pytest.raises(UsageError, match="no input is one"):
+        check_images(sounds, read_augmentations(["mirror"]))

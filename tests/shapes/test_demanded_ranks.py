@@ -143,3 +143,28 @@ def test_axes_that_are_not_known_end_the_chain() -> None:
     made = model(body)
     assert rank_of(made, "u") == 3
     assert rank_of(made, "w") is None
+
+
+@pytest.mark.parametrize("axes", ["{0, 0}", "{0, -4}"])
+def test_axes_that_may_be_one_are_not_counted(axes: str) -> None:
+    """ONNX Runtime takes an axis away once, however often it is named."""
+    made = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[N] x, int64[K] s) => (float[A, B, C] y, int64 rank)
+        <int64[2] axes = {axes}, float[2, 3, 1] kernel = {{1, 2, 3, 4, 5, 6}}>
+        {{
+            v = Reshape (x, s)
+            q = Squeeze (v, axes)
+            y = Conv (q, kernel)
+            shape = Shape (v)
+            rank = Size (shape)
+        }}
+    """)
+    assert rank_of(made, "v") is None
+    feed = {"x": np.arange(12, dtype=np.float32), "s": np.array([1, 1, 3, 4], np.int64)}
+    if axes == "{0, 0}":
+        feed["s"] = np.array([1, 1, 3, 4], np.int64)
+    result = graphopt.optimize(made, check="off")
+    for each in (made, result.model):
+        session = onnxruntime.InferenceSession(each.SerializeToString())
+        assert session.run(["rank"], feed)[0] == 4

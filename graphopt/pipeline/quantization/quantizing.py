@@ -85,7 +85,8 @@ def quantize(
         output: where to write the result.
         calibration_count: use at most so many samples of the calibration data.
         test_data: check the result on these inputs instead.
-        check_count: on at most so many of them.
+        check_count: on at most so many of them; None for 32, for 512 where `max_drop` is given, and
+            for all of `test_data`.
         input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
         dims: sizes for symbolic dims by name.
         force: give the result back, and write it, although it is not within the budget.
