@@ -20,7 +20,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from graphopt.cli.options import Decorated
+from graphopt.cli.options import Decorated, together
 from graphopt.errors import UsageError
 
 NOT_CONFIGURABLE = frozenset({"config", "print_config", "help"})
@@ -127,26 +127,18 @@ def _spell(value: Any) -> str:
 
 def config_options(name: str) -> Callable[[Decorated], Decorated]:
     """Add the flags that read the flags of a command from a file, and print them as one."""
-
-    def decorate(command: Decorated) -> Decorated:
-        for option in reversed(
-            (
-                click.option(
-                    "--config",
-                    is_eager=True,
-                    expose_value=False,
-                    callback=read_config,
-                    metavar="FILE.toml",
-                    help=f"Read flags from [{name}] in this file; flags given here win.",
-                ),
-                click.option(
-                    "--print-config",
-                    is_flag=True,
-                    help="Print the config file that equals this command; stop.",
-                ),
-            )
-        ):
-            command = option(command)
-        return command
-
-    return decorate
+    return together(
+        click.option(
+            "--config",
+            is_eager=True,
+            expose_value=False,
+            callback=read_config,
+            metavar="FILE.toml",
+            help=f"Read flags from [{name}] in this file; flags given here win.",
+        ),
+        click.option(
+            "--print-config",
+            is_flag=True,
+            help="Print the config file that equals this command; stop.",
+        ),
+    )

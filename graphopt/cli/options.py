@@ -31,24 +31,25 @@ def _read_tolerance(_: click.Context, parameter: click.Parameter, value: float) 
     return value
 
 
-def output_options(force: str) -> Callable[[Decorated], Decorated]:
-    """Add the flags that say what is written, and what it may replace; `force` explains --force."""
+def together(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """One decorator that adds these flags, in this order."""
 
     def decorate(command: Decorated) -> Decorated:
-        for option in reversed(
-            (
-                external_data_option,
-                click.option("--report", metavar="OUT.json", help="Write the whole report."),
-                click.option(
-                    "--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing."
-                ),
-                click.option("--force/--no-force", default=False, help=force),
-            )
-        ):
+        for option in reversed(options):
             command = option(command)
         return command
 
     return decorate
+
+
+def output_options(force: str) -> Callable[[Decorated], Decorated]:
+    """Add the flags that say what is written, and what it may replace; `force` explains --force."""
+    return together(
+        external_data_option,
+        click.option("--report", metavar="OUT.json", help="Write the whole report."),
+        click.option("--dry-run/--no-dry-run", default=False, help="Do it all, but write nothing."),
+        click.option("--force/--no-force", default=False, help=force),
+    )
 
 
 def shape_options(command: Decorated) -> Decorated:

@@ -10,7 +10,11 @@ import numpy as np
 from graphopt.graph import constant_tensor, ir
 from graphopt.precision import HalfFormat
 from graphopt.precision.rounding import round_rows
-from graphopt.quantization.repair.linear_layer import LinearLayer, linear_layers
+from graphopt.quantization.repair.linear_layer import (
+    LinearLayer,
+    in_memory_together,
+    linear_layers,
+)
 from graphopt.rewrite import NotApplicable
 from graphopt.runtime import Feed, MomentRequest, SecondMoment, collect
 
@@ -47,7 +51,7 @@ def rounded_weights(
     """
     wanted = set(nodes)
     rounded: dict[str, np.ndarray] = {}
-    for batch in _batches(list(_tasks(model.graph, wanted))):
+    for batch in in_memory_together(list(_tasks(model.graph, wanted)), _MOST_BYTES):
         requests = {task.layer.data.name or "": task.request for task in batch}
         found = collect(model, feeds, list(requests), moments=requests)
         for task in batch:
@@ -86,30 +90,6 @@ def _is_own(value: ir.Value) -> bool:
 def _is_vector(value: ir.Value, size: int) -> bool:
     held = constant_tensor(value)
     return held is not None and tuple(held.shape.numpy()) == (size,)
-
-
-def _batches(tasks: list[_Task]) -> Iterator[list[_Task]]:
-    """Tasks whose moments fit into memory together, with one request for each tensor."""
-    waiting = tasks
-    while waiting:
-        batch: list[_Task] = []
-        requests: dict[str, MomentRequest] = {}
-        later = []
-        filled = 0
-        for task in waiting:
-            name = task.layer.data.name or ""
-            groups, _, columns = task.layer.rows().shape
-            size = 0 if name in requests else groups * columns * columns * 8
-            if requests.get(name, task.request) == task.request and (
-                not batch or filled + size <= _MOST_BYTES
-            ):
-                requests[name] = task.request
-                filled += size
-                batch.append(task)
-            else:
-                later.append(task)
-        yield batch
-        waiting = later
 
 
 def _round(task: _Task, moment: SecondMoment, half: HalfFormat) -> Mapping[str, np.ndarray]:

@@ -167,7 +167,9 @@ class SilentlyDrops(Pass):
     def run(self, model: ir.Model, journal: Journal) -> None:
         for node in tuple(model.graph):
             if node.op_type == self.op_type:
-                node.outputs[0].replace_all_uses_with(node.inputs[0])  # type: ignore[arg-type]
+                source = node.inputs[0]
+                assert source is not None
+                node.outputs[0].replace_all_uses_with(source)
                 model.graph.remove(node)
 
 

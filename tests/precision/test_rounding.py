@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from graphopt.precision.formats import BFLOAT16, FLOAT16, HalfFormat
-from graphopt.precision.rounding import output_error, round_rows
+from graphopt.precision.rounding import round_rows
+from graphopt.runtime.compensation import output_error
 
 
 def rows_and_moment(columns: int, mean: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

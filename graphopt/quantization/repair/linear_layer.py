@@ -10,8 +10,9 @@ and kernel position, and the channels as columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -260,3 +261,49 @@ def _same_pads(
         begins.append(total // 2 if upper else total - total // 2)
         ends.append(total - begins[-1])
     return (*begins, *ends)
+
+
+class Awaiting(Protocol):
+    """What waits for the moment of its layer's data."""
+
+    @property
+    def layer(self) -> LinearLayer:
+        """The layer."""
+
+    @property
+    def request(self) -> MomentRequest:
+        """The moment."""
+
+
+_Task = TypeVar("_Task", bound=Awaiting)
+
+
+def moment_bytes(layer: LinearLayer) -> int:
+    """The memory of a layer's second moment."""
+    groups, _, columns = layer.rows().shape
+    return int(groups * columns * columns * 8)
+
+
+def in_memory_together(tasks: Sequence[_Task], max_bytes: int) -> Iterator[list[_Task]]:
+    """Tasks whose moments fit into memory together, with one request for each tensor.
+
+    A moment that does not fit by itself is alone.
+    """
+    waiting = list(tasks)
+    while waiting:
+        batch: list[_Task] = []
+        requests: dict[str, MomentRequest] = {}
+        later = []
+        filled = 0
+        for task in waiting:
+            name = task.layer.data.name or ""
+            size = 0 if name in requests else moment_bytes(task.layer)
+            same = requests.get(name, task.request) == task.request
+            if same and (not batch or filled + size <= max_bytes):
+                requests[name] = task.request
+                filled += size
+                batch.append(task)
+            else:
+                later.append(task)
+        yield batch
+        waiting = later

@@ -15,7 +15,12 @@ import numpy as np
 from graphopt.graph import ir
 from graphopt.quantization.parameters import Parameters, limits
 from graphopt.quantization.processor import adds_products_in_int16
-from graphopt.quantization.repair.linear_layer import LinearLayer, linear_layers
+from graphopt.quantization.repair.linear_layer import (
+    LinearLayer,
+    in_memory_together,
+    linear_layers,
+    moment_bytes,
+)
 from graphopt.quantization.repair.rounding import (
     centred,
     objective,
@@ -141,9 +146,15 @@ def round_to_grids(
 ) -> RoundedWeights:
     """The same for weights whose scales lie in any pattern, such as blocks; int64 integers."""
     declined: dict[Place, str] = {}
-    tasks = list(_tasks(model.graph, grids, rows_per_feed, seed, declined))
+    tasks = []
+    for task in _tasks(model.graph, grids, rows_per_feed, seed, declined):
+        size = moment_bytes(task.layer)
+        if size <= max_bytes:
+            tasks.append(task)
+        else:
+            declined[task.place] = f"its second moment takes {size >> 20} MB"
     integers: dict[Place, np.ndarray] = {}
-    for batch in _batches(tasks, max_bytes, declined):
+    for batch in in_memory_together(tasks, max_bytes):
         requests = {task.layer.data.name or "": task.request for task in batch}
         statistics = collect(model, feeds, list(requests), moments=requests, threads=threads)
         for task in batch:
@@ -190,40 +201,6 @@ def _tasks(
         inputs = layer.node.inputs
         has_bias = len(inputs) > 2 and inputs[2] is not None
         yield _Task(place, layer, request, has_bias)
-
-
-def _batches(
-    tasks: list[_Task], max_bytes: int, declined: dict[Place, str]
-) -> Iterator[list[_Task]]:
-    """Tasks whose moments fit into memory together, with one request for each tensor."""
-    waiting = tasks
-    while waiting:
-        batch: list[_Task] = []
-        requests: dict[str, MomentRequest] = {}
-        later = []
-        filled = 0
-        for task in waiting:
-            size = _moment_bytes(task.layer)
-            name = task.layer.data.name or ""
-            known = requests.get(name)
-            if size > max_bytes:
-                declined[task.place] = f"its second moment takes {size >> 20} MB"
-            elif known == task.request:
-                batch.append(task)
-            elif known is None and filled + size <= max_bytes:
-                requests[name] = task.request
-                filled += size
-                batch.append(task)
-            else:
-                later.append(task)
-        if batch:
-            yield batch
-        waiting = later
-
-
-def _moment_bytes(layer: LinearLayer) -> int:
-    groups, _, columns = layer.rows().shape
-    return int(groups * columns * columns * 8)
 
 
 def _round(task: _Task, grid: Grid, moment: SecondMoment, biases_follow: bool) -> np.ndarray:
