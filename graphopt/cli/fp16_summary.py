@@ -92,6 +92,14 @@ def _print_reasons(report: HalfReport, verbose: int) -> None:
         if hidden:
             print_line(console, f"and {hidden} more reasons: -v shows them")
         print_line(console)
+    if report.lost:
+        names = ", ".join(report.lost[:_SITES_SHOWN])
+        unnamed = len(report.lost) - _SITES_SHOWN
+        names += f", and {unnamed} more" if unnamed > 0 else ""
+        print_line(
+            console,
+            f"weights too small for {report.precision}, which the outputs do not miss: {names}",
+        )
     for name in report.scales_moved:
         print_line(console, f"scale moved ahead of '{name}', which overflows without it")
     for name, bound in sorted(report.clamped.items()):

@@ -133,11 +133,11 @@ class Checker:
             return report
         worst: dict[str, OutputCheck] = {}
         taken = {value.name for value in candidate.graph.inputs}
-        for whole_feed in self.feeds():
+        for position, whole_feed in enumerate(self.feeds()):
             # A default that the candidate does not let callers override keeps its value.
             feed = {name: value for name, value in whole_feed.items() if name in taken}
             try:
-                expected = self._session.run(feed)
+                expected = self._original_outputs(self._session, feed, position)
             except RuntimeUnavailableError as error:
                 report.reason = f"the original fails on an input: {error}"
                 continue
@@ -156,6 +156,10 @@ class Checker:
         report.seconds = time.perf_counter() - started
         self._conclude(report)
         return report
+
+    def _original_outputs(self, session: Session, feed: Feed, position: int) -> dict[str, Any]:
+        """What the original gives on the feed at a position of `feeds`."""
+        return session.run(feed)
 
     def _merge(
         self,

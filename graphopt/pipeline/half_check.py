@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +22,16 @@ from graphopt.graph import clone, ir
 from graphopt.pipeline.check import Checker
 from graphopt.report import OutputCheck
 
+if TYPE_CHECKING:
+    from graphopt.runtime import Feed, Session
+
 RTOL = 1e-2
 """Tolerance of an output, relative to its scale: 20 roundings of float16 in the same direction."""
 
 _LEAST_SHARE = 0.5
 _FEW = 0.01
+_MOST_BYTES_KEPT = 128 * 2**20
+"""Of the original's outputs."""
 _PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
@@ -110,6 +115,8 @@ class HalfChecker(Checker):
             self._ranked[item.output] = item
         needed = [name for item in self._ranked.values() for name in (item.places, item.scores)]
         self._extra = [name for name in dict.fromkeys(needed) if name not in taken]
+        self._kept: dict[tuple[int, frozenset[str]], dict[str, Any]] = {}
+        self._room = _MOST_BYTES_KEPT
         super().__init__(self.exposed(original), **options)
 
     def exposed(self, model: ir.Model) -> ir.Model:
@@ -127,6 +134,19 @@ class HalfChecker(Checker):
         for node in graph:
             graph.outputs.extend(v for v in node.outputs if v.name in self._extra)
         return copied
+
+    def _original_outputs(self, session: Session, feed: Feed, position: int) -> dict[str, Any]:
+        """As of any checker; kept as long as they are small, since a search asks many times."""
+        key = (position, frozenset(feed))
+        if key in self._kept:
+            return self._kept[key]
+        outputs = session.run(feed)
+        arrays = [value for value in outputs.values() if isinstance(value, np.ndarray)]
+        size = sum(array.nbytes for array in arrays)
+        if len(arrays) == len(outputs) and size <= self._room:
+            self._room -= size
+            self._kept[key] = outputs
+        return outputs
 
     def _differences(self, expected: dict[str, Any], actual: dict[str, Any]) -> list[OutputCheck]:
         wanted = {name: value for name, value in expected.items() if name not in self._extra}

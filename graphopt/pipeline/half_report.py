@@ -57,6 +57,7 @@ class HalfReport:
         fallen_back: sites that the comparison with the original put back.
         clamped: constants whose values were brought into the range, and to what magnitude.
         rounded: weights and biases whose half numbers were chosen by data, for the outputs' sake.
+        lost: weights that half holds few digits of, or none, and that the outputs do not miss.
         scales_moved: sums that a scale was moved ahead of, so that they stay in the range.
         casts_before: Casts in the original.
         casts_after: Casts in the result.
@@ -82,6 +83,7 @@ class HalfReport:
     fallen_back: list[str] = field(default_factory=list)
     clamped: dict[str, float] = field(default_factory=dict)
     rounded: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     scales_moved: list[str] = field(default_factory=list)
     casts_before: int = 0
     casts_after: int = 0

@@ -60,6 +60,7 @@ class Trial:
     _runs: int = 0
     _blocked: dict[str, str] = field(default_factory=dict)
     _rounded: dict[str, np.ndarray] = field(default_factory=dict)
+    _lose_small: bool = False
 
     def settle(self, report: HalfReport, *, force: bool) -> frozenset[str]:
         """Measure, prove, and find what has to stay float32 beyond what is known to.
@@ -87,10 +88,10 @@ class Trial:
         if not options.check:
             return frozenset()
         self._prepare_metric()
-        self._round_weights()
-        self.tell("comparing with the original")
-        if self._accepts(frozenset()):
+        if self._loses_small(report):
             culprits: frozenset[str] | None = frozenset()
+        elif self._converts_whole():
+            culprits = frozenset()
         else:
             report.first_check = self._last
             culprits = self._search(report)
@@ -147,6 +148,27 @@ class Trial:
         half = format_named(options.precision)
         self._rounded = rounded_weights(self.prepared, nodes, fitted, half)
 
+    def _converts_whole(self) -> bool:
+        """Whether the model is right with all in half that nothing is known against."""
+        self._round_weights()
+        self.tell("comparing with the original")
+        return self._accepts(frozenset())
+
+    def _loses_small(self, report: HalfReport) -> bool:
+        """Try what is too small for half in half all the same; whether that is right."""
+        if self._checker is None or self._checker.unavailable is not None:
+            return False
+        small = self._plan(frozenset()).small
+        if not small:
+            return False
+        self._lose_small = True
+        self._round_weights()
+        self.tell("comparing with the original")
+        self._lose_small = self._accepts_with_room(frozenset())
+        if self._lose_small:
+            report.lost = sorted(small)
+        return self._lose_small
+
     def _search(self, report: HalfReport) -> frozenset[str] | None:
         """Sites to leave in float32; None, with the figures of the first try, if that fails."""
         self.tell("looking for what has to stay float32")
@@ -161,8 +183,7 @@ class Trial:
                     f"converted as it was: -O{self.options.level} moved its outputs"
                 )
                 self._measure(report)
-                self._round_weights()
-                if self._accepts(frozenset()):
+                if self._converts_whole():
                     return frozenset()
                 first, task = self._last, self._task
         if self._rounded:
@@ -192,7 +213,7 @@ class Trial:
         if self.options.storage_only:
             flow = flow_of(model, request.half)
             evidence = Evidence(model, request.half, None)
-            plan, done = store(model, flow, evidence, request.half, journal)
+            plan, done = store(model, flow, evidence, request, journal)
         else:
             plan, done = convert(model, request, journal)
         report.half_nodes = done.half_nodes
@@ -222,13 +243,15 @@ class Trial:
             ),
             self._measurements,
             self._rounded,
+            self._lose_small,
         )
 
     def _plan(self, culprits: frozenset[str]) -> Plan:
         request = self._request(culprits)
         if self.options.storage_only:
             flow = flow_of(self.prepared, request.half)
-            plan = storage_plan(flow, Evidence(self.prepared, request.half, None))
+            evidence = Evidence(self.prepared, request.half, None)
+            plan = storage_plan(flow, evidence, lose_small=request.lose_small)
             for cluster in plan.flow.clusters:
                 plan.placement[cluster] = cluster.site not in culprits
             return plan

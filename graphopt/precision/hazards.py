@@ -33,7 +33,7 @@ from graphopt.precision.regions import Blocked, mark_blocked, mark_integer_regio
 from graphopt.precision.saturation import saturates
 
 _LARGEST_ANGLE = 16.0
-_CONSTANT_ERROR = 2.0**-7
+CONSTANT_ERROR = 2.0**-7
 """Of a weight tensor that is rounded to half: beyond it, its own error dominates all others."""
 _ELEMENT_ERROR = 0.05
 """Of an element whose own size counts: a variance, an epsilon, a scale."""
@@ -49,13 +49,20 @@ def mark_hazards(
     kernels: Kernels,
     masks: Masks,
     blocked: Blocked,
-) -> None:
-    """Give every cluster that cannot go to half its reason."""
+    *,
+    lose_small: bool = False,
+) -> tuple[str, ...]:
+    """Give every cluster that cannot go to half its reason.
+
+    Returns:
+        The constants that are too small for half, as they count beside larger values or do not;
+        with `lose_small` they are no reason.
+    """
     mark_blocked(flow, blocked, kernels, evidence.half)
     mark_integer_regions(model, flow)
     integers = IntegerValues(model)
     tensors = {tensor.value: tensor for tensor in flow.tensors}
-    marker = _Marker(flow, tensors, evidence, kernels, masks, integers)
+    marker = _Marker(flow, tensors, evidence, kernels, masks, integers, lose_small)
     for tensor in flow.tensors:
         if tensor.producer is None:
             marker.check_constant(tensor)
@@ -63,6 +70,7 @@ def mark_hazards(
             marker.check_value(tensor)
     for node in flow.by_node:
         marker.check_node(node)
+    return tuple(dict.fromkeys(marker.small))
 
 
 class _Marker:
@@ -74,6 +82,7 @@ class _Marker:
         kernels: Kernels,
         masks: Masks,
         integers: IntegerValues,
+        lose_small: bool,
     ) -> None:
         self._flow = flow
         self._tensors = tensors
@@ -82,6 +91,8 @@ class _Marker:
         self._masks = masks
         self._integers = integers
         self._half = evidence.half
+        self._lose_small = lose_small
+        self.small: list[str] = []
 
     # Values --------------------------------------------------------------------------------
 
@@ -140,11 +151,13 @@ class _Marker:
         for use in tensor.uses:
             if use.cluster is None or not isinstance(use.holder, ir.Node):
                 continue
-            reason = self._constant_hazard(use.holder, use, facts.error, facts.worst)
+            reason = self._constant_hazard(name or "", use.holder, use, facts.error, facts.worst)
             if reason is not None:
                 use.cluster.keep_float(f"constant '{name}' {reason}")
 
-    def _constant_hazard(self, node: ir.Node, use: Use, error: float, worst: float) -> str | None:
+    def _constant_hazard(
+        self, name: str, node: ir.Node, use: Use, error: float, worst: float
+    ) -> str | None:
         if node.op_type in _BIASED and use.index == 2:
             return None  # as below: what the sum of products loses is what half cannot hold
         if node.op_type in ("Add", "Sub", "Max", "Min", "Clip"):
@@ -157,8 +170,9 @@ class _Marker:
             counts = True
         if counts and worst > _ELEMENT_ERROR:
             return f"is too small for {self._half.name}"
-        if error > _CONSTANT_ERROR:
-            return f"is too small for {self._half.name}"
+        if error > CONSTANT_ERROR:
+            self.small.append(name)
+            return None if self._lose_small else f"is too small for {self._half.name}"
         return None
 
     # Nodes ---------------------------------------------------------------------------------

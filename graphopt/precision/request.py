@@ -33,6 +33,9 @@ class Request:
         measurements: ranges seen on data.
         rounded: what constants of the main graph become in half, by name, where that is not
             the nearest half number; float32 arrays of half numbers.
+        lose_small: whether weights that half holds few digits of, or none, go to half all the
+            same. A layer scale of 1e-6 beside a residual of 1 vanishes there in any case: only
+            a comparison of the outputs tells.
     """
 
     half: HalfFormat = FLOAT16
@@ -41,6 +44,7 @@ class Request:
     blocked: Blocked = field(default_factory=Blocked)
     measurements: Measurements | None = None
     rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lose_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Plan:
         masks: which constants are clamped, and to what.
         reasons: site -> why it stays float32.
         rounded: constants -> what they become in half, where that is not the nearest.
+        small: the weights that half holds few digits of, kept in float32 or not.
     """
 
     flow: Flow
@@ -60,6 +65,7 @@ class Plan:
     masks: Masks
     reasons: dict[str, str]
     rounded: Mapping[ir.Value, np.ndarray] = field(default_factory=dict)
+    small: tuple[str, ...] = ()
 
     def casts(self) -> int:
         """How many Casts the placement adds: one for each tensor read otherwise than made."""
@@ -92,11 +98,14 @@ def make_plan(model: ir.Model, request: Request) -> Plan:
             if cluster.boundary:
                 cluster.keep_float("inputs and outputs keep their types")
     kernels = kernels_of(request.provider)
-    mark_hazards(model, flow, evidence, kernels, masks, request.blocked)
+    small = mark_hazards(
+        model, flow, evidence, kernels, masks, request.blocked, lose_small=request.lose_small
+    )
     placement = choose(flow)
     known = model.graph.initializers
     rounded = {known[name]: array for name, array in request.rounded.items() if name in known}
-    return Plan(flow, placement, masks, flow.fixed | float_reasons(flow, placement), rounded)
+    reasons = flow.fixed | float_reasons(flow, placement)
+    return Plan(flow, placement, masks, reasons, rounded, small)
 
 
 def convert(

@@ -12,21 +12,27 @@ from graphopt.graph import constant_tensor, ir
 from graphopt.precision.conversion import Conversion, apply_placement
 from graphopt.precision.evidence import Evidence
 from graphopt.precision.flow import Cluster, Flow, Tensor, Use
-from graphopt.precision.formats import HalfFormat
+from graphopt.precision.hazards import CONSTANT_ERROR
 from graphopt.precision.masks import Masks
-from graphopt.precision.request import Plan
+from graphopt.precision.request import Plan, Request
 from graphopt.rewrite import Journal
 
 _FEWEST_ELEMENTS = 256
 """A Cast node takes as many bytes as this many elements save."""
-_LARGEST_ERROR = 2.0**-7
 
 
-def storage_plan(flow: Flow, evidence: Evidence) -> Plan:
-    """The weights worth storing in half, each a tensor made in half that all read in float32."""
+def storage_plan(flow: Flow, evidence: Evidence, *, lose_small: bool = False) -> Plan:
+    """The weights worth storing in half, each a tensor made in half that all read in float32.
+
+    Args:
+        flow: what the model's constants are read from.
+        evidence: what is known of them.
+        lose_small: as of a `Request`.
+    """
     tensors: list[Tensor] = []
     placement: dict[Cluster, bool] = {}
     reasons: dict[str, str] = {}
+    small: list[str] = []
     for tensor in flow.constants():
         held, value = constant_tensor(tensor.value), tensor.value
         facts = evidence.constant(value)
@@ -38,22 +44,26 @@ def storage_plan(flow: Flow, evidence: Evidence) -> Plan:
         if facts.magnitude > evidence.half.largest:
             reasons[site] = f"reaches {facts.magnitude:.3g}, beyond {evidence.half.name}"
             continue
-        if facts.error > _LARGEST_ERROR:
-            reasons[site] = f"is too small for {evidence.half.name}"
-            continue
+        if facts.error > CONSTANT_ERROR:
+            small.append(value.name or "")
+            if not lose_small:
+                reasons[site] = f"is too small for {evidence.half.name}"
+                continue
         cluster = Cluster(site)
         placement[cluster] = True
         reader = Cluster("", float_reason="computes in float32")
         uses = tuple(Use(use.holder, use.index, reader) for use in tensor.uses)
         tensors.append(Tensor(value, tensor.graph, cluster, uses))
-    return Plan(Flow(tuple(placement), tuple(tensors), {}), placement, Masks(), reasons)
+    stored = Flow(tuple(placement), tuple(tensors), {})
+    return Plan(stored, placement, Masks(), reasons, small=tuple(small))
 
 
 def store(
-    model: ir.Model, flow: Flow, evidence: Evidence, half: HalfFormat, journal: Journal
+    model: ir.Model, flow: Flow, evidence: Evidence, request: Request, journal: Journal
 ) -> tuple[Plan, Conversion]:
     """Convert the weights of a model in place."""
-    plan = storage_plan(flow, evidence)
+    half = request.half
+    plan = storage_plan(flow, evidence, lose_small=request.lose_small)
     for cluster in plan.flow.clusters:
         if journal.permits(cluster.site):
             journal.record(cluster.site, f"stored in {half.name}")

@@ -376,3 +376,45 @@ def test_a_report_s_ranges_serve_the_pass(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match="holds no ranges"):
         Measurements.read(str(path))
+
+
+def scaled_branch(*, residual: bool) -> ir.Model:
+    """MatMul with a layer scale of 1e-7 in its weights, beside what it is added to or alone."""
+    end = "y = Add(x, branch)" if residual else "y = Mul(branch, large)"
+    weights = np.random.default_rng(0).standard_normal((32, 32)) * 1e-8
+    listed = ", ".join(f"{weight:.6e}" for weight in weights.ravel())
+    return from_text(f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[n,32] x) => (float[n,32] y)
+<float[32,32] weight = {{{listed}}}, float large = {{10000000.0}}> {{
+  hidden = Relu(x)
+  product = MatMul(hidden, weight)
+  branch = Tanh(product)
+  {end}
+}}""")
+
+
+@pytest.mark.parametrize("storage_only", [False, True])
+def test_a_weight_too_small_for_half_goes_where_the_outputs_do_not_miss_it(
+    storage_only: bool,
+) -> None:
+    options = HalfOptions(storage_only=storage_only)
+    report = convert_half(scaled_branch(residual=True), options).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert report.lost == ["weight"]
+    assert report.float32 == {}
+    assert report.casts_after == int(storage_only)
+
+
+@pytest.mark.parametrize("storage_only", [False, True])
+def test_a_weight_too_small_for_half_stays_where_the_outputs_need_it(storage_only: bool) -> None:
+    options = HalfOptions(storage_only=storage_only)
+    report = convert_half(scaled_branch(residual=False), options).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert report.lost == []
+    assert any("too small for fp16" in reason for reason in report.float32.values())
+
+
+def test_unproved_a_weight_too_small_for_half_stays() -> None:
+    report = convert_half(scaled_branch(residual=True), HalfOptions(check=False)).report
+    assert report.lost == []
+    assert any("too small for fp16" in reason for reason in report.float32.values())
