@@ -1,10 +1,15 @@
-"""Compute Gelu in one operator, from opset 20 on.
+"""Compute Gelu in one operator, from opset 20 on; below, in the order that runtimes fuse.
 
     x * 0.5 * (1 + erf(x / sqrt(2)))                               ->  Gelu(x)
     x * 0.5 * (1 + tanh(sqrt(2/pi) * (x + 0.044715*x^3)))          ->  Gelu(x, approximate=tanh)
 
 in whatever order the three factors are multiplied, the division as a product too, the cube as a
-power or as products. Declined below opset 20; runtimes fuse these by themselves there.
+power or as products. Below opset 20
+
+    x * (0.5 * (1 + erf(x / sqrt(2))))                 ->  x * (1 + erf(x / sqrt(2))) * 0.5
+
+which ONNX Runtime fuses by itself, as it does not the left side, the way torch.export writes it.
+Declined there for the other spellings.
 """
 
 from __future__ import annotations
@@ -45,7 +50,7 @@ def _products(step: Pattern) -> tuple[Pattern, ...]:
     return (
         _times(_times(_X, step), half),
         _times(_times(_X, half), step),
-        _times(_X, _times(step, half)),
+        _times(_X, op("Mul", step, constant("half", is_number(0.5)), commutative=True)),
     )
 
 
@@ -73,7 +78,7 @@ _TANH = op(
 
 @dataclass(frozen=True)
 class FuseGelu(RewritePass):
-    """Compute Gelu in one operator, from opset 20 on."""
+    """Compute Gelu in one operator, from opset 20 on; below, in the order that runtimes fuse."""
 
     name = "fuse-gelu"
     promise = Promise.EQUIVALENT
@@ -84,10 +89,15 @@ class FuseGelu(RewritePass):
     )
 
     def rewrite(self, match: Match, rewriter: Rewriter) -> None:
-        """Make the Gelu, or say that the opset has none."""
-        if opset_version(match.root, rewriter.model) < 20:
-            raise NotApplicable("Gelu comes with opset 20")
+        """Make the Gelu, or put the factors in order; or say that the opset has none."""
         data = match.value("x")
+        if opset_version(match.root, rewriter.model) < 20:
+            if "half" not in match.values or "erf" not in match.nodes:
+                raise NotApplicable("Gelu comes with opset 20")
+            product = rewriter.node("Mul", [data, match.node("erf").outputs[0]])
+            half = rewriter.node("Mul", [product.outputs[0], match.value("half")])
+            rewriter.replace(match.root, half)
+            return
         ranks = [known_shape(value) for value in (data, match.root.outputs[0])]
         if ranks[0] is None or ranks[1] is None or len(ranks[0]) != len(ranks[1]):
             raise NotApplicable("a constant may raise the rank")
