@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from graphopt.graph import load, save, verify
     from graphopt.pipeline import QuantizeResult, Result, bisect, compare, optimize, quantize
+    from graphopt.pipeline.layout import layout
     from graphopt.pipeline.prune import PruneResult, prune
     from graphopt.plugin import Pass, Promise, RewritePass
     from graphopt.report import Report
@@ -57,6 +58,7 @@ __all__ = [
     "bisect",
     "compare",
     "estimate_cost",
+    "layout",
     "load",
     "optimize",
     "prune",
@@ -77,6 +79,7 @@ _HOME = {
     "compare": "graphopt.pipeline",
     "optimize": "graphopt.pipeline",
     "quantize": "graphopt.pipeline",
+    "layout": "graphopt.pipeline.layout",
     "PruneResult": "graphopt.pipeline.prune",
     "prune": "graphopt.pipeline.prune",
     "Pass": "graphopt.plugin",

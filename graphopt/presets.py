@@ -28,6 +28,7 @@ MOVE = (
 """Move data less: nor does anything here."""
 
 LAYOUT = (
+    "hoist-shapes",
     "sink-transposes",
     "hoist-reductions",
 )

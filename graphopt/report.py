@@ -130,11 +130,30 @@ class CheckReport:
         return max(self.outputs, key=lambda output: output.relative_error, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class InterfaceChange:
+    """What became of one input or output of a model whose interface was to be changed.
+
+    Attributes:
+        side: "input" or "output".
+        before: its type and shape in the model that was given.
+        after: the same in the result; None where it was left as it is.
+        reason: why it was changed, or left.
+    """
+
+    side: str
+    name: str
+    before: str
+    after: str | None
+    reason: str
+
+
 @dataclass(slots=True)
 class Report:
     """The whole run.
 
     Attributes:
+        interface: the inputs and outputs, where a change of theirs was asked for; empty otherwise.
         seconds: the run's time, loading and saving included where the run did them.
         latency_before: seconds for one inference as ONNX Runtime runs it by default, on the
             first input of the check; None where it was not measured.
@@ -144,6 +163,7 @@ class Report:
     after: ModelStatistics
     passes: list[PassReport] = field(default_factory=list)
     check: CheckReport = field(default_factory=CheckReport)
+    interface: list[InterfaceChange] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     latency_before: float | None = None
     latency_after: float | None = None

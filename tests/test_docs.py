@@ -172,3 +172,12 @@ def test_the_commands_of_the_prune_page_run(tmp_path: Path) -> None:
         run(["bash", "-euo", "pipefail", "-c", text], tmp_path)
     assert (tmp_path / "small.onnx").exists()
     assert (tmp_path / "quick.onnx").exists()
+
+
+def test_the_commands_of_the_interface_page_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
+    texts = [s.text for s in snippets(ROOT / "docs" / "interface.md") if s.language == "sh"]
+    assert texts
+    for text in texts:
+        run(["bash", "-euo", "pipefail", "-c", text], tmp_path)
+    assert (tmp_path / "nhwc.onnx").exists()

@@ -21,6 +21,7 @@ _NAMES = (
     "extract",
     "fp16",
     "inspect",
+    "layout",
     "optimize",
     "passes",
     "prune",

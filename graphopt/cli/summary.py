@@ -40,6 +40,8 @@ def print_summary(source: str, report: Report, *, verbose: int) -> None:
     console = make_console()
     print_line(console, f"{source} -> {report.output or '(dry run, nothing written)'}", "bold")
     print_line(console)
+    if report.interface:
+        _print_interface(report)
     if report.passes:
         _print_passes(report, everything=verbose > 0)
     _print_difference(report)
@@ -54,6 +56,17 @@ def print_summary(source: str, report: Report, *, verbose: int) -> None:
     size = f" ({size_text(report.after.file_bytes)})" if report.output else ""
     what = f"wrote {report.output}{size}" if report.output else "dry run: nothing written"
     print_line(console, f"{what} in {seconds_text(report.seconds)}")
+
+
+def _print_interface(report: Report) -> None:
+    """What became of each input and output, and why."""
+    console = make_console()
+    rows = [
+        (change.side, change.name, change.before, change.after or "as it is", change.reason)
+        for change in report.interface
+    ]
+    print_table(console, ("", "name", "before", "after", "because"), rows)
+    print_line(console)
 
 
 def _print_passes(report: Report, *, everything: bool) -> None:

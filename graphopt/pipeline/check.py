@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import RuntimeUnavailableError, UsageError
@@ -26,6 +26,11 @@ SEEDED_COUNT = 3
 
 class Checker:
     """Compares candidates with one original.
+
+    Args:
+        original: the model; feeds are made for its inputs.
+        reference: makes the session that is run for it, where that is not the model's own: what
+            has the same inputs and outputs.
 
     Attributes:
         unavailable: why the original cannot be run here; None if it can.
@@ -43,6 +48,7 @@ class Checker:
         seed: int = 0,
         rtol: float = 1e-4,
         atol: float = 1e-6,
+        reference: Callable[[], Session] | None = None,
     ) -> None:
         for name, tolerance in (("rtol", rtol), ("atol", atol)):
             if not math.isfinite(tolerance) or tolerance < 0:
@@ -54,13 +60,20 @@ class Checker:
         self._count: int | None = None
         self._random: set[str] = set()
         self._session: Session | None = None
-        self._prepare(original, input_data, count, seed)
+        self._prepare(original, input_data, count, seed, reference)
 
-    def _prepare(self, original: ir.Model, input_data: Any, count: int | None, seed: int) -> None:
+    def _prepare(
+        self,
+        original: ir.Model,
+        input_data: Any,
+        count: int | None,
+        seed: int,
+        reference: Callable[[], Session] | None,
+    ) -> None:
         from graphopt.runtime import Session, runnable_feeds
 
         try:
-            self._session = Session(original)
+            self._session = Session(original) if reference is None else reference()
         except RuntimeUnavailableError as error:
             self.unavailable = str(error)
             return

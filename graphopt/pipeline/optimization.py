@@ -169,12 +169,45 @@ def optimize(
     if measure and checker is not None:
         tell("measuring latency")
         _measure(original, model, checker, report)
+    return deliver(
+        model,
+        report,
+        source,
+        described,
+        output=output,
+        overwrite=overwrite,
+        external_data=external_data,
+        started=started,
+        tell=tell,
+    )
+
+
+def deliver(
+    model: ir.Model,
+    report: Report,
+    source: ModelSource,
+    described: frozenset[str],
+    *,
+    output: str | os.PathLike[str] | None,
+    overwrite: bool,
+    external_data: bool | None,
+    started: float,
+    tell: Callable[[str], None],
+) -> Result:
+    """Write a result that was proved, and finish its report.
+
+    Inner types of `model` that `described` does not name are taken out of it; `started` is what
+    `time.perf_counter()` gave when the run began. The other arguments are those of `optimize`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     forget_inferred(model, described)
-    given_back, after_bytes = give_back(model, source, output, overwrite, external_data, tell)
-    report.after = dataclasses.replace(report.after, file_bytes=after_bytes)
+    given, size = give_back(model, source, output, overwrite, external_data, tell)
+    report.after = dataclasses.replace(report.after, file_bytes=size)
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
-    return Result(given_back, report.ok, report)
+    return Result(given, report.ok, report)
 
 
 def _raised(original: ir.Model, version: int, checker: Checker | None) -> ir.Model:

@@ -24,6 +24,7 @@ from graphopt_passes.fuse_pad import FusePad
 from graphopt_passes.fuse_reduce_unsqueeze import FuseReduceUnsqueeze
 from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.hoist_reductions import HoistReductions
+from graphopt_passes.hoist_shapes import HoistShapes
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
 from graphopt_passes.insert_qdq import InsertQdq
 from graphopt_passes.merge_casts import MergeCasts
@@ -65,6 +66,7 @@ PASSES = (
     FuseReduceUnsqueeze,
     HoistGathers,
     HoistReductions,
+    HoistShapes,
     InlineConstantBranches,
     InsertQdq,
     MergeCasts,

@@ -7,8 +7,10 @@
 Operators that work alike in any layout and are neighbours form a region. For each permutation at
 its border the transposes are counted that a region on permuted data does without (those that
 enter with the permutation and those that leave by its inverse) and those that it needs (one for
-any other value that enters or leaves); it is changed where that saves some. Axes, pads, slices,
-sizes and scales along axes, per-channel constants and quantization axes move with the data.
+any other value that enters or leaves); it is changed where that saves some, and with `towards`
+also where as many are left but the region has its channels on axis 1 (nchw) or on the last
+(nhwc). Axes, pads, slices, sizes and scales along axes, per-channel constants and quantization
+axes move with the data.
 
 Declined where the balance is not in favour, and not considered: operators that depend on the
 layout, data that broadcasts from another rank, and what must be known and is not.
@@ -28,6 +30,7 @@ from graphopt.plugin import (
     ir,
     known_shape,
     opset_version,
+    option,
     site_of,
 )
 from graphopt_passes.reduced_axes import REDUCTIONS, axes_before, keeps_dims
@@ -43,6 +46,7 @@ from graphopt_passes.sink_transposes.permuted import (
 )
 
 _MOST_ORDERS = 4
+_LAYOUTS = ("", "nchw", "nhwc")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ class SinkTransposes(Pass):
 
     name = "sink-transposes"
     promise = Promise.EQUIVALENT
+
+    towards: str = option("", "nchw or nhwc: the layout of a region where the balance is even.")
+
+    def __post_init__(self) -> None:
+        if self.towards not in _LAYOUTS:
+            raise ValueError(f"towards is '{self.towards}'; it is nchw, nhwc, or nothing")
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Find the regions of each graph and change those that pay."""
@@ -71,8 +81,9 @@ class SinkTransposes(Pass):
                         forms[node] = form_of(node, order, opset)
                     except NotApplicable:
                         continue
+                wanted = self.towards != "" and _leads_to(order) == self.towards
                 for region in _regions(forms):
-                    _change(region, forms, order, rewriter)
+                    _change(region, forms, order, wanted, rewriter)
 
 
 def _orders(nodes: list[ir.Node]) -> list[Order]:
@@ -98,6 +109,16 @@ def _order_of(node: ir.Node | None) -> Order | None:
     return None if shape is None else tuple(reversed(range(len(shape))))
 
 
+def _leads_to(order: Order) -> str:
+    """The layout of a region that computes on what is before `order` instead of behind it."""
+    rank = len(order)
+    if rank < 4:
+        return ""  # of three axes the two permutations are one
+    if order == (0, *range(2, rank), 1):
+        return "nchw"
+    return "nhwc" if order == (0, rank - 1, *range(1, rank - 1)) else ""
+
+
 def _regions(forms: dict[ir.Node, Form]) -> list[list[ir.Node]]:
     """The nodes that have a form, those that exchange data together, in graph order."""
     leader: dict[ir.Node, ir.Node] = {node: node for node in forms}
@@ -121,13 +142,17 @@ def _regions(forms: dict[ir.Node, Form]) -> list[list[ir.Node]]:
 
 
 def _change(
-    region: list[ir.Node], forms: dict[ir.Node, Form], order: Order, rewriter: Rewriter
+    region: list[ir.Node],
+    forms: dict[ir.Node, Form],
+    order: Order,
+    wanted: bool,
+    rewriter: Rewriter,
 ) -> None:
     saved, needed = _balance(region, forms, order)
     if not saved:
         return
     site = site_of(region[0])
-    if saved <= needed:
+    if saved < needed or (saved == needed and not wanted):
         rewriter.journal.decline(site, f"it would save {saved} transposes and need {needed}")
         return
     for node in region:

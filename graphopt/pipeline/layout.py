@@ -1,0 +1,255 @@
+"""layout: change where a model has its channels, at its interface and inside."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from graphopt.errors import EquivalenceError, UsageError
+from graphopt.graph import (
+    InputConversion,
+    Layout,
+    ModelSource,
+    OutputConversion,
+    convert_border,
+    ir,
+    layouts_of,
+    patient_collector,
+    to_channels_first,
+    to_channels_last,
+)
+from graphopt.graph.image_axes import RANKS
+from graphopt.pipeline.check import Checker
+from graphopt.pipeline.model_files import check_output, described_values, load_valid
+from graphopt.pipeline.optimization import InputShapes, Result, deliver
+from graphopt.pipeline.run import Run, make_plan
+from graphopt.pipeline.statistics import size_on_disk, statistics_of
+from graphopt.report import CheckStatus, InterfaceChange, Report
+from graphopt.shapes import infer_shapes, known_shape
+from graphopt.shapes.interface import suggestion
+
+Border = Literal["keep", "convert"]
+BORDERS = get_args(Border)
+LAYOUTS = tuple(str(item) for item in Layout)
+
+_PASSES = ("hoist-shapes", "hoist-reductions", "merge-movements", "eliminate-dead-nodes")
+
+
+@patient_collector()
+def layout(
+    source: ModelSource,
+    *,
+    to: str,
+    io: Border = "keep",
+    only: Sequence[str] = (),
+    output: str | os.PathLike[str] | None = None,
+    input_shapes: InputShapes | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_data: Any = None,
+    check_count: int | None = None,
+    seed: int = 0,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+    overwrite: bool = False,
+    external_data: bool | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Change the layout of a model, and prove that it computes the same.
+
+    Args:
+        source: a path, the bytes of a model, an `onnx.ModelProto` or an `ir.Model`.
+        to: "nhwc" or "nchw"; signals and volumes (rank 3 and 5) go alike.
+        io: "convert" changes the inputs and outputs that operators say are pictures; "keep"
+            leaves the interface, and moves Transposes inside towards the layout.
+        only: with "convert", names of the inputs and outputs to change; they are believed to have
+            the other layout where no operator says.
+        output: where to write the result.
+        input_shapes: shapes by input name, as the model given declares them.
+        dims: sizes for symbolic dims by name.
+        input_data: inputs to compare on, as the result takes them, instead of seeded ones.
+        check_count: how many inputs to compare on.
+        seed: of the seeded inputs.
+        rtol: tolerance of each output, relative to its largest magnitude.
+        atol: absolute tolerance.
+        overwrite: let `output` replace a file.
+        external_data: keep weights in a file of their own; None decides by size and source.
+        progress: called with a line about what is being done.
+
+    Raises:
+        UsageError: an option is wrong, a name is unknown or of nothing that has the layout, or
+            there is nothing to convert.
+        EquivalenceError: the result differs from the original.
+        OutputError: the result cannot be written.
+    """
+    started = time.perf_counter()
+    tell = progress or (lambda _: None)
+    if to not in LAYOUTS:
+        raise UsageError(f"there is no layout '{to}'; it is one of {', '.join(LAYOUTS)}")
+    if io not in BORDERS:
+        raise UsageError(f"io cannot be '{io}'; it is one of {', '.join(BORDERS)}")
+    if only and io == "keep":
+        raise UsageError("names were given, but the interface is to be kept: ask to convert it")
+    if output is not None:
+        check_output(source, output, overwrite)
+        output = Path(output).absolute()
+    tell("loading")
+    original = load_valid(source)
+    described = described_values(original)
+    file_bytes = size_on_disk(source, original)
+    infer_shapes(original, input_shapes=input_shapes, dims=dims)
+    inputs: list[InputConversion] = []
+    outputs: list[OutputConversion] = []
+    changes: list[InterfaceChange] = []
+    start = original
+    if io == "convert":
+        inputs, outputs, changes = _conversions(original, Layout(to), only)
+        start = convert_border(original, inputs, outputs)
+        infer_shapes(start)
+    tell("preparing inputs")
+    checker = Checker(
+        start,
+        input_data=input_data,
+        count=check_count,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        reference=lambda: _outside(original, inputs, outputs),
+    )
+    # Conv and Relu are one kernel in many runtimes: what is converted keeps its inside.
+    sink = "sink-transposes" if io == "convert" else f"sink-transposes{{towards={to}}}"
+    run = Run(start, make_plan(0, (sink, *_PASSES)), checker, tell=tell)
+    model = run.until_equivalent()
+    report = Report(
+        before=statistics_of(original, file_bytes),
+        after=statistics_of(model, None),
+        passes=run.pass_reports(),
+        check=run.check_report,
+        interface=changes,
+    )
+    if report.check.status is CheckStatus.FAILED:
+        raise EquivalenceError(
+            f"the result differs from the original ({report.check.reason}); nothing was written"
+        )
+    return deliver(
+        model,
+        report,
+        source,
+        described,
+        output=output,
+        overwrite=overwrite,
+        external_data=external_data,
+        started=started,
+        tell=tell,
+    )
+
+
+def _outside(
+    original: ir.Model, inputs: Sequence[InputConversion], outputs: Sequence[OutputConversion]
+) -> Any:
+    from graphopt.pipeline.converted import ConvertedSession
+
+    return ConvertedSession(original, inputs, outputs)
+
+
+def _conversions(
+    model: ir.Model, to: Layout, only: Sequence[str]
+) -> tuple[list[InputConversion], list[OutputConversion], list[InterfaceChange]]:
+    """What to do at the border so that pictures have the layout, and what becomes of the rest.
+
+    Raises:
+        UsageError: a name is unknown, or of something that cannot be changed; or nothing has a
+            layout.
+    """
+    sides = {
+        "input": [value for value in model.graph.inputs if not value.is_initializer()],
+        "output": list(dict.fromkeys(model.graph.outputs)),
+    }
+    known = [value.name or "" for values in sides.values() for value in values]
+    for name in only:
+        if name not in known:
+            raise UsageError(f"there is no input or output '{name}'{suggestion(name, known)}")
+    inputs: list[InputConversion] = []
+    outputs: list[OutputConversion] = []
+    changes: list[InterfaceChange] = []
+    for side, values in sides.items():
+        for value in values:
+            name, shape = value.name or "", value.shape
+            before, after = type_text(value.type, shape), None
+            wanted, reason = _wanted(value, to, only)
+            if wanted and shape is not None:
+                rank = len(shape)
+                fed, back = to_channels_first(rank), to_channels_last(rank)
+                if to is Layout.NCHW:
+                    fed, back = back, fed
+                if side == "input":
+                    inputs.append(InputConversion(name, fed))
+                else:
+                    outputs.append(OutputConversion(name, back))
+                after = type_text(value.type, ir.Shape([shape[axis] for axis in back]))
+            changes.append(InterfaceChange(side, name, before, after, reason))
+    if not inputs and not outputs and not any(_ALREADY in change.reason for change in changes):
+        raise UsageError(
+            "no input or output is known to hold pictures, so there is nothing to convert; "
+            "name those that do with --only"
+        )
+    return inputs, outputs, changes
+
+
+_ALREADY = "already"
+
+
+def _wanted(value: ir.Value, to: Layout, only: Sequence[str]) -> tuple[bool, str]:
+    """Whether to change the layout of an input or output, and why, or why not."""
+    named = value.name in only
+    if only and not named:
+        return False, "not named"
+    obstacle = obstacle_of(value)
+    found = {} if obstacle else layouts_of(value)
+    if obstacle is None and set(found) == {to}:
+        return False, f"{_ALREADY} {to} at {found[to]}"
+    if obstacle is None and len(found) == 1:
+        (layout_found,) = found
+        return True, f"{layout_found} at {found[layout_found]}"
+    if obstacle is None and named:
+        return True, "named"
+    if obstacle is None:
+        obstacle = contradiction_of(found)
+    if named:
+        raise UsageError(f"'{value.name}' cannot be made {to}: {obstacle}")
+    return False, obstacle
+
+
+def obstacle_of(value: ir.Value) -> str | None:
+    """Why the layout of an input or output cannot be changed; None where it can."""
+    if not isinstance(value.type, ir.TensorType):
+        return "it is not a tensor"
+    shape = known_shape(value)
+    if shape is None or value.shape is None or len(shape) != len(value.shape):
+        return "its rank is not known"
+    if len(shape) not in RANKS:
+        return f"it has rank {len(shape)}"
+    if value.is_graph_input() and value.is_graph_output():
+        return "it is an input and an output"
+    if not value.is_graph_input() and value.producer() is None:
+        return "it is a constant"
+    return None
+
+
+def contradiction_of(found: Mapping[Layout, str]) -> str:
+    """Why what operators say of a tensor's layout is not enough."""
+    if not found:
+        return "no operator tells which axis holds channels"
+    return " but ".join(f"{item} at {where}" for item, where in found.items())
+
+
+def type_text(kind: ir.TypeProtocol | None, shape: ir.Shape | None) -> str:
+    """The type and shape of an input or output for people: `FLOAT[batch,3,224,224]`."""
+    if not isinstance(kind, ir.TensorType):
+        return str(kind)
+    if shape is None:
+        return str(kind.dtype)
+    dims = (dim.value if isinstance(dim, ir.SymbolicDim) else dim for dim in shape)
+    return f"{kind.dtype}[{','.join('?' if dim is None else str(dim) for dim in dims)}]"
