@@ -22,6 +22,7 @@ _NAMES = (
     "fp16",
     "inspect",
     "layout",
+    "merge",
     "optimize",
     "passes",
     "prune",

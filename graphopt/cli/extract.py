@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
     from graphopt.pipeline.extraction import ExtractResult
+    from graphopt.pipeline.merging import MergeResult
 
 
 @click.command(short_help="Cut a part out of a model, between named tensors.")
@@ -52,7 +54,7 @@ def extract(
     result = run(
         source, inputs=_names(inputs), outputs=_names(outputs), output=written, overwrite=force
     )
-    _show(result, invocation, source, written)
+    show(result, invocation, source, written)
     return 0
 
 
@@ -65,7 +67,13 @@ def _names(text: str | None) -> list[str] | None:
     return names
 
 
-def _show(result: ExtractResult, invocation: Invocation, source: str, written: Path) -> None:
+def show(
+    result: ExtractResult | MergeResult,
+    invocation: Invocation,
+    source: str,
+    written: Path,
+    notes: Sequence[str] = (),
+) -> None:
     """Print the interface of what was made, and whether it was proved."""
     if invocation.json:
         document: dict[str, Any] = {
@@ -76,6 +84,7 @@ def _show(result: ExtractResult, invocation: Invocation, source: str, written: P
             "outputs": result.outputs,
             "verified": result.verified,
             "reason": result.unverified_reason or None,
+            "notes": list(notes),
             "file_bytes": result.file_bytes,
         }
         print_json(document)
@@ -92,6 +101,8 @@ def _show(result: ExtractResult, invocation: Invocation, source: str, written: P
     rows += [("output", name, kind) for name, kind in result.outputs.items()]
     print_table(console, ("", "name", "type"), rows)
     print_line(console)
+    for note in notes:
+        print_line(console, note)
     if result.verified:
         print_line(
             console, f"verified on {result.verified} inputs: the outputs are the same", "green"

@@ -56,3 +56,40 @@ def test_bench_times_models_in_turn(model: Path, invoke: Invoke) -> None:
     done = invoke("bench", model, "--seconds", "0.05")
     assert "default" in done.out
     invoke("bench", model, "--threads", "many").fails_with(2, "no numbers")
+
+
+def test_what_was_cut_apart_is_put_together(model: Path, tmp_path: Path, invoke: Invoke) -> None:
+    graph = load(model).graph
+    middle = next(n.outputs[0].name for n in graph if n.op_type == "GlobalAveragePool")
+    head, tail, whole = (tmp_path / f"{name}.onnx" for name in ("head", "tail", "whole"))
+    invoke("extract", model, head, "--outputs", middle)
+    invoke("extract", model, tail, "--inputs", middle)
+    done = invoke("merge", head, tail, "-o", whole, "--json")
+    assert done.code == 0
+    assert done.json["verified"] == 3
+    assert invoke("compare", model, whole).code == 0
+    assert invoke("merge", head, tail, "-o", whole).code == 1  # it exists
+
+
+def test_models_vote(model: Path, tmp_path: Path, invoke: Invoke) -> None:
+    other = model.with_name("digits_mlp.onnx")
+    target = tmp_path / "vote.onnx"
+    done = invoke("merge", model, other, "-o", target, "--mode", "vote", "--weights", "2,1")
+    assert done.code == 0, done.err
+    assert "verified on 3 inputs" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--map", "a"], "write OUTPUT:INPUT"),
+        (["--map", "a:x", "--map", "b:x"], "gives the input 'x' two outputs"),
+        (["--mode", "mean", "--weights", "a,b"], "are no numbers"),
+    ],
+)
+def test_wrong_merges_are_told(
+    options: list[str], reason: str, model: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    done = invoke("merge", model, model, "-o", tmp_path / "out.onnx", *options)
+    assert done.code == 2
+    assert reason in done.err
