@@ -257,7 +257,10 @@ def main() -> int:
             wanted = False
         if wanted:
             with tempfile.TemporaryDirectory() as folder:
-                row = examine(case, arguments, Path(folder))
+                if arguments.missing and old is not None:
+                    row = old  # only its rivals are missing
+                else:
+                    row = examine(case, arguments, Path(folder))
                 row.rivals = {} if old is None or arguments.again else old.rivals
                 for name in asked:
                     if name not in row.rivals:

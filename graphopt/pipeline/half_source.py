@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphopt.catalog import spec_of
 from graphopt.errors import InvalidModelError
 from graphopt.graph import ModelSource, all_graphs, all_nodes, clone, inline_functions, ir, save
 from graphopt.pipeline.execute import execute
@@ -18,6 +19,10 @@ from graphopt.rewrite.rewriter import ORIGIN_KEY
 from graphopt.shapes import infer_shapes
 
 _LARGE = 128 << 20
+_GROWTH = 100
+"""A folded constant may add this part of the weights, within these bounds in bytes."""
+_SMALL = 1 << 12
+_LARGEST_GROWTH = 1 << 20
 
 
 def loaded(source: ModelSource) -> tuple[ir.Model, bool | None]:
@@ -47,7 +52,8 @@ def loaded(source: ModelSource) -> tuple[ir.Model, bool | None]:
 
 def prepared_for_half(original: ir.Model, level: int) -> ir.Model:
     """The model after the passes of a level, functions inlined where they can be."""
-    passes = make_plan(level, None)
+    specs = [spec_of(item) for item in make_plan(level, None)]
+    passes = make_plan(level, [_sparing(spec, original) for spec in specs])
     model = execute(original, passes)[0] if passes else clone(original)
     if model.functions:
         inlined = clone(model)
@@ -58,6 +64,18 @@ def prepared_for_half(original: ir.Model, level: int) -> ir.Model:
         infer_shapes(inlined)
         return inlined
     return model
+
+
+def _sparing(spec: str, model: ir.Model) -> str:
+    """The pass; folding constants may not add what half precision is to save.
+
+    An embedding that is read transposed as well, say, would be there twice.
+    """
+    if spec != "fold-constants":
+        return spec
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return f"{spec}{{limit={min(max(size // _GROWTH, _SMALL), _LARGEST_GROWTH)}}}"
 
 
 def blocked_sites(

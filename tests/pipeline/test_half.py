@@ -418,3 +418,18 @@ def test_unproved_a_weight_too_small_for_half_stays() -> None:
     report = convert_half(scaled_branch(residual=True), HalfOptions(check=False)).report
     assert report.lost == []
     assert any("too small for fp16" in reason for reason in report.float32.values())
+
+
+def test_a_shared_weight_that_is_read_transposed_is_not_there_twice() -> None:
+    weights = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+    listed = ", ".join(f"{weight:.6f}" for weight in weights.ravel())
+    model = from_text(f"""<ir_version: 8, opset_import: ["" : 17]>
+g (int64[n] token) => (float[n,64] y) <float[64,32] embedding = {{{listed}}}> {{
+  embedded = Gather(embedding, token)
+  hidden = Tanh(embedded)
+  head = Transpose<perm = [1, 0]>(embedding)
+  y = MatMul(hidden, head)
+}}""")
+    report = convert_half(model, HalfOptions()).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert report.after.parameter_bytes == weights.nbytes // 2
