@@ -43,6 +43,7 @@ FUSE = (
     "fuse-pad",
     "fuse-conv-batchnorm",
     "fold-scales",
+    "fold-offsets",
     "fuse-matmul-add",
 )
 """Fusions: the same up to the order of floating-point operations."""

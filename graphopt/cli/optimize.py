@@ -19,6 +19,7 @@ from graphopt.cli.options import (
     read_dims,
     read_shapes,
 )
+from graphopt.cli.preprocessing import preprocessing_options, read_normalization
 from graphopt.errors import OutputError, UsageError
 
 
@@ -46,6 +47,7 @@ from graphopt.errors import OutputError, UsageError
     metavar="SIZE",
     help="The largest constant that folding may add, 64KB or 1MB.",
 )
+@preprocessing_options
 @comparison_options
 @click.option(
     "--check",
@@ -119,6 +121,10 @@ def _run(
     fold_limit: str | None,
     input_shape: tuple[str, ...],
     dim: tuple[str, ...],
+    normalize: tuple[str, ...],
+    input_layout: str | None,
+    input_dtype: str | None,
+    image_input: tuple[str, ...],
     input_data: str | None,
     check_n: int | None,
     measure: bool | None,
@@ -139,6 +145,7 @@ def _run(
     data = existing_data(input_data)
     dims = read_dims(dim)
     shapes = read_shapes(input_shape, source)
+    numbers = read_normalization(normalize)
 
     from graphopt.cli.progress import ProgressLine
     from graphopt.pipeline import optimize as run
@@ -152,6 +159,10 @@ def _run(
             skip=skip or "",
             input_shapes=shapes,
             dims=dims,
+            normalize=numbers,
+            input_layout=input_layout,
+            input_dtype=input_dtype,
+            image_inputs=image_input,
             input_data=data,
             check_count=check_n,
             measure=measure if measure is not None else passed_on["check"] != "off",

@@ -9,6 +9,7 @@ have done outside:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,9 @@ from graphopt.errors import UsageError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.clone import clone
 from graphopt.graph.image_axes import to_channels_first
-from graphopt.graph.walk import all_graphs, opset_version
+from graphopt.graph.walk import all_graphs
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_FIRST_BROADCASTING_OPSET = 7
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ def convert_border(
     """A copy of a model that takes and gives its tensors in another form, under their names.
 
     Args:
-        model: it is not changed. The type and shape of the tensors must be known.
+        model: it is not changed.
         inputs: conversions of inputs without a default that are no outputs.
         outputs: conversions of outputs that a node makes.
 
     Raises:
-        UsageError: the model's operator set has no broadcasting yet, and numbers are changed.
+        UsageError: the type or the shape of an input is not known.
     """
     made = clone(model)
     names = _Names(made)
@@ -123,7 +123,7 @@ def _convert_output(model: ir.Model, conversion: OutputConversion, names: _Names
     places = [at for at, value in enumerate(graph.outputs) if value.name == conversion.name]
     inner = graph.outputs[places[0]]
     order = conversion.order
-    given = ir.Value(name=inner.name, type=inner.type, doc_string=inner.doc_string)
+    given = ir.Value(name=inner.name, type=copy(inner.type), doc_string=inner.doc_string)
     if inner.shape is not None:
         given.shape = _permuted(inner.shape, order)
     given.metadata_props.update(inner.metadata_props)
@@ -132,7 +132,7 @@ def _convert_output(model: ir.Model, conversion: OutputConversion, names: _Names
     for at in places:
         graph.outputs[at] = given
     turn = ir.AttrInt64s("perm", order)
-    graph.append(ir.Node("", "Transpose", [inner], [turn], outputs=[given]))
+    graph.append(ir.Node("", "Transpose", [inner], [turn], outputs=[given], name=inner.name))
 
 
 def _convert_input(model: ir.Model, conversion: InputConversion, names: _Names) -> None:
@@ -142,46 +142,39 @@ def _convert_input(model: ir.Model, conversion: InputConversion, names: _Names) 
     if not isinstance(taken.type, ir.TensorType) or taken.shape is None:
         raise UsageError(f"the type and shape of input '{conversion.name}' are not known")
     wanted, shape = taken.type.dtype, taken.shape
+    fed_type = conversion.dtype or wanted
+    back = sorted(range(len(shape)), key=(conversion.order or range(len(shape))).__getitem__)
     fed = ir.Value(
         name=taken.name,
-        type=ir.TensorType(conversion.dtype or wanted),
-        shape=shape,
+        type=ir.TensorType(fed_type),
+        shape=_permuted(shape, back),
         doc_string=taken.doc_string,
     )
     fed.metadata_props.update(taken.metadata_props)
+    taken.name = None
+    graph.inputs[place] = fed
     entry, uses = fed, _uses(taken)
     behind: ir.Node | None = None
-    taken.name = None
     if conversion.order is not None:
-        back = tuple(sorted(range(len(shape)), key=conversion.order.__getitem__))
-        fed.shape = _permuted(shape, back)
-        behind = _node("Transpose", [fed], {"perm": conversion.order}, fed.type, shape)
+        behind = _node("Transpose", [fed], {"perm": conversion.order}, fed_type, shape)
         entry = behind.outputs[0]
-        entry.name = names.new(f"{fed.name}_turned")
+        behind.name = entry.name = names.new(f"{fed.name}_turned")
         _insert(graph, None, [behind])
     for reader, at in uses:
         reader.replace_input_with(at, entry)
-    affine = conversion.affine
-    turn = _only_turn(entry, uses)
-    if affine is not None and affine.axis == len(shape) - 1 and turn is not None:
+    affine, turn = conversion.affine, _only_turn(entry, uses, graph)
+    if turn is not None and (affine is None or affine.axis == len(shape) - 1):
         # Behind the model's own Transpose, where the numbers can become part of a convolution.
-        affine, behind, entry = Affine(affine.center, affine.factor, 1), turn, turn.outputs[0]
-        entry.type, uses = fed.type, _uses(entry)
+        behind, entry = turn, turn.outputs[0]
+        entry.type, uses = ir.TensorType(fed_type), _uses(entry)
+        affine = None if affine is None else Affine(affine.center, affine.factor, 1)
     nodes = _numbers_changed(entry, wanted, affine, graph, names)
     if not nodes:
-        graph.inputs[place] = fed
         return
-    least = _FIRST_BROADCASTING_OPSET
-    if opset_version(graph, model) < least:
-        raise UsageError(
-            f"the model's opset {opset_version(graph, model)} cannot broadcast yet; raise it "
-            f"with --target-opset {least} or higher in a run of its own"
-        )
     for reader, at in uses:
         reader.replace_input_with(at, nodes[-1].outputs[0])
     for node in nodes:
-        node.outputs[0].name = names.new(f"{fed.name}_{node.op_type.lower()}")
-    graph.inputs[place] = fed
+        node.name = node.outputs[0].name = names.new(f"{fed.name}_{node.op_type.lower()}")
     _insert(graph, behind, nodes)
 
 
@@ -202,7 +195,7 @@ def _numbers_changed(
         op_type: str, more: Sequence[ir.Value], attributes: _Attributes, to: ir.DataType
     ) -> None:
         nonlocal value
-        node = _node(op_type, [value, *more], attributes, ir.TensorType(to), entry.shape)
+        node = _node(op_type, [value, *more], attributes, to, entry.shape)
         nodes.append(node)
         value = node.outputs[0]
 
@@ -230,12 +223,13 @@ def _node(
     op_type: str,
     inputs: Sequence[ir.Value],
     attributes: _Attributes,
-    kind: ir.TypeProtocol | None,
+    dtype: ir.DataType,
     shape: ir.Shape | None,
 ) -> ir.Node:
     held = [ir.convenience.convert_attribute(name, value) for name, value in attributes.items()]
     node = ir.Node("", op_type, list(inputs), held)
-    node.outputs[0].type, node.outputs[0].shape = kind, shape
+    node.outputs[0].type = ir.TensorType(dtype)
+    node.outputs[0].shape = None if shape is None else shape.copy()
     return node
 
 
@@ -249,10 +243,14 @@ def _insert(graph: ir.Graph, behind: ir.Node | None, nodes: Sequence[ir.Node]) -
         graph.extend(nodes)
 
 
-def _only_turn(value: ir.Value, uses: Sequence[tuple[ir.Node, int]]) -> ir.Node | None:
-    """The Transpose to channels on axis 1 that is the only reader of a value, if one is."""
+def _only_turn(
+    value: ir.Value, uses: Sequence[tuple[ir.Node, int]], graph: ir.Graph
+) -> ir.Node | None:
+    """The Transpose of the graph to channels on axis 1 that alone reads a value, if one does."""
     node = uses[0][0] if len(uses) == 1 else None
     if node is None or node.op_type != "Transpose" or node.domain not in ("", "ai.onnx"):
+        return None
+    if node.graph is not graph:
         return None
     held = node.attributes.get("perm")
     if held is None or held.is_ref() or value.shape is None or node.outputs[0].is_graph_output():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import InputConversion, OutputConversion, ir
 from graphopt.runtime import Feed, Session
 
@@ -39,8 +40,15 @@ class ConvertedSession(Session):
         self._orders = {conversion.name: conversion.order for conversion in outputs}
 
     def run(self, feed: Feed, output_names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Convert the feed, run the original once, and convert its outputs."""
-        taken = {name: self._taken(name, value) for name, value in feed.items()}
+        """Convert the feed, run the original once, and convert its outputs.
+
+        Raises:
+            RuntimeUnavailableError: the feed does not fit, or ONNX Runtime fails on it.
+        """
+        try:
+            taken = {name: self._taken(name, value) for name, value in feed.items()}
+        except ValueError as error:
+            raise RuntimeUnavailableError(f"cannot convert the feed: {error}") from error
         made = super().run(taken, output_names)
         orders = self._orders
         return {

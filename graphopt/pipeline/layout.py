@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from graphopt.errors import EquivalenceError, UsageError
 from graphopt.graph import (
@@ -16,24 +16,31 @@ from graphopt.graph import (
     OutputConversion,
     convert_border,
     ir,
-    layouts_of,
     patient_collector,
     to_channels_first,
     to_channels_last,
 )
-from graphopt.graph.image_axes import RANKS
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.model_files import check_output, described_values, load_valid
 from graphopt.pipeline.optimization import InputShapes, Result, deliver
+from graphopt.pipeline.pictures import (
+    check_names,
+    inputs_to_look_at,
+    layout_of,
+    obstacle_of,
+    read_layout,
+    type_text,
+)
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
 from graphopt.report import CheckStatus, InterfaceChange, Report
-from graphopt.shapes import infer_shapes, known_shape
-from graphopt.shapes.interface import suggestion
+from graphopt.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Session
 
 Border = Literal["keep", "convert"]
 BORDERS = get_args(Border)
-LAYOUTS = tuple(str(item) for item in Layout)
 
 _PASSES = ("hoist-shapes", "hoist-reductions", "merge-movements", "eliminate-dead-nodes")
 
@@ -86,8 +93,7 @@ def layout(
     """
     started = time.perf_counter()
     tell = progress or (lambda _: None)
-    if to not in LAYOUTS:
-        raise UsageError(f"there is no layout '{to}'; it is one of {', '.join(LAYOUTS)}")
+    wanted = read_layout(to)
     if io not in BORDERS:
         raise UsageError(f"io cannot be '{io}'; it is one of {', '.join(BORDERS)}")
     if only and io == "keep":
@@ -105,7 +111,7 @@ def layout(
     changes: list[InterfaceChange] = []
     start = original
     if io == "convert":
-        inputs, outputs, changes = _conversions(original, Layout(to), only)
+        inputs, outputs, changes = _conversions(original, wanted, only)
         start = convert_border(original, inputs, outputs)
         infer_shapes(start)
     tell("preparing inputs")
@@ -148,7 +154,8 @@ def layout(
 
 def _outside(
     original: ir.Model, inputs: Sequence[InputConversion], outputs: Sequence[OutputConversion]
-) -> Any:
+) -> Session:
+    """A session of the original whose inputs and outputs are transposed outside, in numpy."""
     from graphopt.pipeline.converted import ConvertedSession
 
     return ConvertedSession(original, inputs, outputs)
@@ -160,37 +167,36 @@ def _conversions(
     """What to do at the border so that pictures have the layout, and what becomes of the rest.
 
     Raises:
-        UsageError: a name is unknown, or of something that cannot be changed; or nothing has a
-            layout.
+        UsageError: a name is unknown, or of something that cannot be changed; or nothing is known
+            to be a picture.
     """
     sides = {
-        "input": [value for value in model.graph.inputs if not value.is_initializer()],
+        "input": inputs_to_look_at(model, only),
         "output": list(dict.fromkeys(model.graph.outputs)),
     }
-    known = [value.name or "" for values in sides.values() for value in values]
-    for name in only:
-        if name not in known:
-            raise UsageError(f"there is no input or output '{name}'{suggestion(name, known)}")
+    check_names(only, [*sides["input"], *sides["output"]], "input or output")
     inputs: list[InputConversion] = []
     outputs: list[OutputConversion] = []
     changes: list[InterfaceChange] = []
+    pictures = 0
     for side, values in sides.items():
         for value in values:
             name, shape = value.name or "", value.shape
             before, after = type_text(value.type, shape), None
-            wanted, reason = _wanted(value, to, only)
+            picture, wanted, reason = _wanted(value, to, only)
+            pictures += picture
             if wanted and shape is not None:
                 rank = len(shape)
-                fed, back = to_channels_first(rank), to_channels_last(rank)
+                taken, given = to_channels_first(rank), to_channels_last(rank)
                 if to is Layout.NCHW:
-                    fed, back = back, fed
+                    taken, given = given, taken
                 if side == "input":
-                    inputs.append(InputConversion(name, fed))
+                    inputs.append(InputConversion(name, taken))
                 else:
-                    outputs.append(OutputConversion(name, back))
-                after = type_text(value.type, ir.Shape([shape[axis] for axis in back]))
+                    outputs.append(OutputConversion(name, given))
+                after = type_text(value.type, ir.Shape([shape[axis] for axis in given]))
             changes.append(InterfaceChange(side, name, before, after, reason))
-    if not inputs and not outputs and not any(_ALREADY in change.reason for change in changes):
+    if not pictures:
         raise UsageError(
             "no input or output is known to hold pictures, so there is nothing to convert; "
             "name those that do with --only"
@@ -198,58 +204,20 @@ def _conversions(
     return inputs, outputs, changes
 
 
-_ALREADY = "already"
-
-
-def _wanted(value: ir.Value, to: Layout, only: Sequence[str]) -> tuple[bool, str]:
-    """Whether to change the layout of an input or output, and why, or why not."""
+def _wanted(value: ir.Value, to: Layout, only: Sequence[str]) -> tuple[bool, bool, str]:
+    """Whether an input or output is a picture, whether to change its layout, and why."""
     named = value.name in only
     if only and not named:
-        return False, "not named"
+        return False, False, "not named"
     obstacle = obstacle_of(value)
-    found = {} if obstacle else layouts_of(value)
-    if obstacle is None and set(found) == {to}:
-        return False, f"{_ALREADY} {to} at {found[to]}"
-    if obstacle is None and len(found) == 1:
-        (layout_found,) = found
-        return True, f"{layout_found} at {found[layout_found]}"
-    if obstacle is None and named:
-        return True, "named"
-    if obstacle is None:
-        obstacle = contradiction_of(found)
-    if named:
-        raise UsageError(f"'{value.name}' cannot be made {to}: {obstacle}")
-    return False, obstacle
-
-
-def obstacle_of(value: ir.Value) -> str | None:
-    """Why the layout of an input or output cannot be changed; None where it can."""
-    if not isinstance(value.type, ir.TensorType):
-        return "it is not a tensor"
-    shape = known_shape(value)
-    if shape is None or value.shape is None or len(shape) != len(value.shape):
-        return "its rank is not known"
-    if len(shape) not in RANKS:
-        return f"it has rank {len(shape)}"
-    if value.is_graph_input() and value.is_graph_output():
-        return "it is an input and an output"
-    if not value.is_graph_input() and value.producer() is None:
-        return "it is a constant"
-    return None
-
-
-def contradiction_of(found: Mapping[Layout, str]) -> str:
-    """Why what operators say of a tensor's layout is not enough."""
-    if not found:
-        return "no operator tells which axis holds channels"
-    return " but ".join(f"{item} at {where}" for item, where in found.items())
-
-
-def type_text(kind: ir.TypeProtocol | None, shape: ir.Shape | None) -> str:
-    """The type and shape of an input or output for people: `FLOAT[batch,3,224,224]`."""
-    if not isinstance(kind, ir.TensorType):
-        return str(kind)
-    if shape is None:
-        return str(kind.dtype)
-    dims = (dim.value if isinstance(dim, ir.SymbolicDim) else dim for dim in shape)
-    return f"{kind.dtype}[{','.join('?' if dim is None else str(dim) for dim in dims)}]"
+    if obstacle is not None:
+        if named:
+            raise UsageError(f"'{value.name}' cannot be made {to}: {obstacle}")
+        return False, False, obstacle
+    found, reason = layout_of(value)
+    if found is to:
+        return True, False, f"already {reason}"
+    if found is None:
+        # Who names it knows that it is a picture, and would not name what has the layout.
+        return named, named, "named" if named else reason
+    return True, True, reason

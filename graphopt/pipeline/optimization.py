@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from graphopt.catalog import PassLike
 from graphopt.errors import (
@@ -16,7 +17,14 @@ from graphopt.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from graphopt.graph import ModelSource, ir, opset_version, patient_collector, raise_opset
+from graphopt.graph import (
+    ModelSource,
+    convert_border,
+    ir,
+    opset_version,
+    patient_collector,
+    raise_opset,
+)
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
@@ -27,10 +35,19 @@ from graphopt.pipeline.model_files import (
     give_back,
     load_valid,
 )
+from graphopt.pipeline.preprocessing import (
+    Normalization,
+    Preprocessing,
+    Request,
+    plan_preprocessing,
+)
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
 from graphopt.report import CheckReport, CheckStatus, Report
 from graphopt.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Session
 
 Check = Literal["off", "final", "per-pass"]
 CHECKS = get_args(Check)
@@ -69,6 +86,10 @@ def optimize(
     target_opset: int | None = None,
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
+    normalize: Normalization | None = None,
+    input_layout: str | None = None,
+    input_dtype: str | None = None,
+    image_inputs: Sequence[str] = (),
     input_data: Any = None,
     check: Check = "final",
     check_count: int | None = None,
@@ -96,8 +117,15 @@ def optimize(
             may use what newer ones have; None to keep it.
         input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
         dims: sizes for symbolic dims by name.
-        input_data: inputs to compare on instead of seeded ones: a path, `module:function`,
-            or an iterable of feeds (an iterator's are kept, as both models read them).
+        normalize: `mean`, `std` and `scale`, each a number or one for each channel: the result
+            takes x, and computes on (x * scale - mean) / std what the model computed on x.
+        input_layout: "nhwc" or "nchw": the layout of the pictures that the result takes.
+        input_dtype: "uint8": the type of the pictures that the result takes.
+        image_inputs: the inputs that the last three are meant for; those that a convolution or the
+            like reads as pictures where none is named.
+        input_data: inputs to compare on instead of seeded ones, as the result takes them: a path,
+            `module:function`, or an iterable of feeds (an iterator's are kept, as both models read
+            them).
         check: "final" compares at the end, "per-pass" after every pass that changed something
             as well, "off" not at all.
         check_count: how many inputs to compare on; by default three seeded ones, or all of
@@ -136,11 +164,25 @@ def optimize(
     described = described_values(original)
     file_bytes = size_on_disk(source, original)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
+    request = Request(normalize, input_layout, input_dtype, image_inputs)
+    preprocessing = Preprocessing()
+    reference = None
+    if request.asks:
+        preprocessing = plan_preprocessing(original, request)
+        reference = partial(_outside, original, preprocessing)
+        original = convert_border(original, preprocessing.conversions)
+        infer_shapes(original)
     checker = None
     if check != "off" or measure:
         tell("preparing inputs")
         checker = Checker(
-            original, input_data=input_data, count=check_count, seed=seed, rtol=rtol, atol=atol
+            original,
+            input_data=input_data,
+            count=check_count,
+            seed=seed,
+            rtol=rtol,
+            atol=atol,
+            reference=reference,
         )
     start = original
     if target_opset is not None:
@@ -160,6 +202,8 @@ def optimize(
         after=statistics_of(model, None, count=measure),
         passes=run.pass_reports(),
         check=run.check_report,
+        interface=preprocessing.changes,
+        warnings=preprocessing.warnings,
     )
     if report.check.status is CheckStatus.FAILED and not force:
         raise EquivalenceError(
@@ -208,6 +252,13 @@ def deliver(
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
     return Result(given, report.ok, report)
+
+
+def _outside(original: ir.Model, preprocessing: Preprocessing) -> Session:
+    """A session of the original that does the pre-processing outside, in numpy."""
+    from graphopt.pipeline.converted import ConvertedSession
+
+    return ConvertedSession(original, preprocessing.conversions)
 
 
 def _raised(original: ir.Model, version: int, checker: Checker | None) -> ir.Model:

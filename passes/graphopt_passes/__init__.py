@@ -13,6 +13,7 @@ from graphopt_passes.eliminate_zero_states import EliminateZeroStates
 from graphopt_passes.eliminate_zero_terms import EliminateZeroTerms
 from graphopt_passes.equalize_channels import EqualizeChannels
 from graphopt_passes.fold_constants import FoldConstants
+from graphopt_passes.fold_offsets import FoldOffsets
 from graphopt_passes.fold_reshape_targets import FoldReshapeTargets
 from graphopt_passes.fold_scales import FoldScales
 from graphopt_passes.fuse_conv_batchnorm import FuseConvBatchnorm
@@ -55,6 +56,7 @@ PASSES = (
     EliminateZeroTerms,
     EqualizeChannels,
     FoldConstants,
+    FoldOffsets,
     FoldReshapeTargets,
     FoldScales,
     FuseConvBatchnorm,

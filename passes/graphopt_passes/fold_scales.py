@@ -34,6 +34,7 @@ from graphopt.plugin import (
     op,
     variable,
 )
+from graphopt_passes.input_channels import by_input_channel
 from graphopt_passes.movement import is_movement
 from graphopt_passes.operands import no_references, rank
 from graphopt_passes.parameters import integer, parameter
@@ -138,7 +139,7 @@ def _fold_ahead(
     weight = _own_weight(root)
     weight_value = root.inputs[1]
     if root.op_type == "Conv":
-        shape, size = _by_input_channel(root, weight, factors, data)
+        shape, size = by_input_channel(root, weight, factors, data, "the factor")
         made = scaled(weight.reshape(size), factors.reshape(shape)).reshape(weight.shape)
     else:
         turned = root.op_type == "Gemm" and integer(root, "transB", 0)
@@ -228,26 +229,6 @@ def _along_last(factors: np.ndarray, size: int, data: ir.Value) -> np.ndarray:
     if factors.size != size or shape is None or not shape or shape[-1] != size:
         raise NotApplicable("the factor may stretch what it multiplies")
     return factors.reshape(-1)
-
-
-def _by_input_channel(
-    conv: ir.Node, weight: np.ndarray, factors: np.ndarray, data: ir.Value
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes in which the factors meet the weight: [groups, outputs, inputs, window]."""
-    groups = integer(conv, "group", 1)
-    size = (groups, weight.shape[0] // groups, *weight.shape[1:])
-    if factors.ndim > weight.ndim:
-        raise NotApplicable("the factor raises the rank")
-    if factors.size == 1:
-        return (1,) * len(size), size
-    shape = known_shape(data)
-    channels = groups * weight.shape[1]
-    full = (1,) * (weight.ndim - factors.ndim) + factors.shape
-    if full != (1, channels, *[1] * (weight.ndim - 2)):
-        raise NotApplicable("the factor varies along another axis than the channels")
-    if shape is None or len(shape) != weight.ndim or shape[1] != channels:
-        raise NotApplicable("the factor may stretch what it multiplies")
-    return (groups, 1, weight.shape[1], *[1] * (weight.ndim - 2)), size
 
 
 def _scaled_bias(bias: ir.Value, factors: np.ndarray, total: ir.Value) -> np.ndarray:

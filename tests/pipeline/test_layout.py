@@ -240,6 +240,15 @@ def test_awkward_outputs() -> None:
     assert result.report.check.status is CheckStatus.VERIFIED
 
 
+def test_an_input_with_a_default_is_left() -> None:
+    net = model(
+        NET.replace("image, float[N,1,T,T] mask)", "image, float[N,1,T,T] mask, float[4,4,1,1] k)")
+    )
+    assert "k" not in changes(graphopt.layout(net, to="nhwc", io="convert"))
+    with pytest.raises(UsageError, match="'k' cannot be made nhwc: it has a default"):
+        graphopt.layout(net, to="nhwc", io="convert", only=["k"])
+
+
 def test_nothing_to_convert_is_an_error() -> None:
     text = "g (float[N,8,T,16] q) => (float[N,8,T,16] y) { y = Relu (q) }"
     with pytest.raises(UsageError, match="no input or output is known to hold pictures"):

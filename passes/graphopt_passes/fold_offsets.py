@@ -1,0 +1,86 @@
+"""Fold a constant that is added to what a convolution reads into its bias.
+
+    Conv(x + c, w, b)  ->  Conv(x, w, b + sum(w*c))        and the same for x - c
+
+The sum goes over the window and the channels of the input, in float64, and is rounded once. `c` is
+one number, or one for each channel of the input: with fold-scales, what normalizes a picture
+disappears in the first convolution. The result is off by what rounding x, of the size of c, to its
+type may cost, which whoever feeds x has paid already.
+
+Declined where the convolution pads, since it pads with zeros behind the addition, and with what the
+addition makes zero without it; where something else reads the sum; where the weight or the bias is
+not constant; where `c` varies along another axis or may stretch what it is added to; and in half
+precision, which cannot tell a small difference from a large sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.plugin import (
+    Match,
+    NotApplicable,
+    Promise,
+    RewritePass,
+    Rewriter,
+    constant,
+    ir,
+    op,
+    variable,
+)
+from graphopt_passes.input_channels import by_input_channel
+from graphopt_passes.operands import given, no_references
+from graphopt_passes.parameters import parameter
+from graphopt_passes.scaled_weights import rounded
+
+_LEAST_BYTES = 4
+"""Of a number, for differences to survive."""
+
+
+@dataclass(frozen=True)
+class FoldOffsets(RewritePass):
+    """Fold a constant that is added to what a convolution reads into its bias."""
+
+    name = "fold-offsets"
+    promise = Promise.EQUIVALENT
+    patterns = (
+        op(
+            "Conv",
+            op("Add", variable("data"), constant("offset"), commutative=True, label="shift"),
+        ),
+        op("Conv", op("Sub", variable("data"), constant("offset"), label="shift")),
+    )
+
+    def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+        """Add the sum of the weight times the offset to the bias."""
+        conv, shift, data = match.root, match.node("shift"), match.value("data")
+        no_references(conv)
+        _refuse_padding(conv)
+        weight = parameter(conv.inputs[1], "Conv weight")
+        offset = parameter(match.value("offset"), "the offset")
+        if weight.dtype.itemsize < _LEAST_BYTES:
+            raise NotApplicable(f"{weight.dtype.name} would lose the difference in the sum")
+        shape, size = by_input_channel(conv, weight, offset, data, "the offset")
+        signed = offset.astype(np.float64) * (-1 if shift.op_type == "Sub" else 1)
+        product = weight.astype(np.float64).reshape(size) * signed.reshape(shape)
+        exact = product.sum(axis=tuple(range(2, len(size)))).reshape(-1)
+        held = given(conv, 2)
+        if held is not None:
+            exact = exact + parameter(held, "Conv bias")
+        bias = rounded(exact, weight.dtype)
+        if not np.isfinite(bias).all():
+            raise NotApplicable(f"the new bias overflows {weight.dtype.name}")
+        inputs: list[ir.Value | None] = [data, conv.inputs[1]]
+        inputs.append(rewriter.initializer(bias, (held.name if held is not None else "") or "bias"))
+        rewriter.stand_for([conv, shift])
+        rewriter.replace(conv, rewriter.node("Conv", inputs, conv.attributes.values()))
+
+
+def _refuse_padding(conv: ir.Node) -> None:
+    """Refuse a convolution that pads, or that may."""
+    if conv.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise NotApplicable("Conv chooses its padding itself")
+    if any(conv.attributes.get_ints("pads", ())):
+        raise NotApplicable("Conv pads with zeros, which would lack the offset")
