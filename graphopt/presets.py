@@ -53,5 +53,14 @@ LEVELS: dict[int, tuple[str, ...]] = {
     1: (*CLEAN, *MOVE, "eliminate-dead-nodes"),
     2: (*CLEAN, *LAYOUT, *MOVE, *FUSE, "eliminate-dead-nodes"),
 }
-LEVELS[3] = LEVELS[2]  # the layout and provider-specific passes will go here
-"""Pass specs by level: 0 checks only, 1 folds and cleans, 2 fuses too, 3 is 2 today."""
+LEVELS[3] = LEVELS[2]
+"""Pass specs by level: 0 checks only, 1 folds and cleans, 2 fuses too. 3 is 2, and the offers
+where a provider is given to measure them with."""
+
+OFFERS = (
+    "fuse-multi-head-attention",
+    "fuse-skip-normalization",
+    "merge-parallel-convs",
+    "merge-parallel-products",
+)
+"""Passes that pay on some models and not on others: each is tried, timed, and kept or not."""

@@ -148,11 +148,28 @@ class InterfaceChange:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class OfferReport:
+    """A pass that was tried because it pays on some models, and timed on this one.
+
+    Attributes:
+        name: the pass, with the options that differ from the defaults.
+        kept: whether the result has it. Then it stands among the passes too.
+        result: how many times as fast the model is with it, or why that was not measured.
+    """
+
+    name: str
+    kept: bool
+    result: str
+
+
 @dataclass(slots=True)
 class Report:
     """The whole run.
 
     Attributes:
+        offers: the passes that a measurement decided on; what it decides, another machine need
+            not. The names of `passes`, in their order, make the result again.
         interface: the inputs and outputs, where a change of theirs was asked for; empty otherwise.
         seconds: the run's time, loading and saving included where the run did them.
         latency_before: seconds for one inference as ONNX Runtime runs it by default, on the
@@ -162,6 +179,7 @@ class Report:
     before: ModelStatistics
     after: ModelStatistics
     passes: list[PassReport] = field(default_factory=list)
+    offers: list[OfferReport] = field(default_factory=list)
     check: CheckReport = field(default_factory=CheckReport)
     interface: list[InterfaceChange] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -43,6 +43,11 @@ from graphopt.errors import OutputError, UsageError
     help="Raise the model to this opset first, for what newer ones can express.",
 )
 @click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt", "openvino"]),
+    help="With -O3: try what pays on some models only, and keep what measures faster here.",
+)
+@click.option(
     "--fold-limit",
     metavar="SIZE",
     help="The largest constant that folding may add, 64KB or 1MB.",

@@ -46,6 +46,9 @@ def print_summary(source: str, report: Report, *, verbose: int) -> None:
         _print_passes(report, everything=verbose > 0)
     _print_difference(report)
     print_line(console)
+    for offer in report.offers:
+        fate = "kept" if offer.kept else "not kept"
+        print_line(console, f"{offer.name} was offered, and {fate}: {offer.result}")
     for line in _problems(report):
         print_line(console, line, "yellow")
     print_line(console, check_text(report.check), check_style(report.check))

@@ -35,6 +35,7 @@ from graphopt.pipeline.model_files import (
     give_back,
     load_valid,
 )
+from graphopt.pipeline.offers import measured_speed, plan_and_offers, take_offers
 from graphopt.pipeline.preprocessing import (
     Normalization,
     Preprocessing,
@@ -43,11 +44,12 @@ from graphopt.pipeline.preprocessing import (
 )
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
-from graphopt.report import CheckReport, CheckStatus, Report
+from graphopt.plugin import Pass
+from graphopt.report import CheckReport, CheckStatus, OfferReport, Report
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
-    from graphopt.runtime import Session
+    from graphopt.runtime import Feed, Session
 
 Check = Literal["off", "final", "per-pass"]
 CHECKS = get_args(Check)
@@ -84,6 +86,7 @@ def optimize(
     passes: str | Sequence[PassLike] | None = None,
     skip: str | Sequence[str] = (),
     target_opset: int | None = None,
+    provider: str | None = None,
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
     normalize: Normalization | None = None,
@@ -115,6 +118,10 @@ def optimize(
         skip: names of passes to leave out (`"a,b"` or a sequence).
         target_opset: raise the model to this version of ONNX's operator set first, so that passes
             may use what newer ones have; None to keep it.
+        provider: at level 3, measure on this provider of ONNX Runtime ("cpu", "cuda", ...) which
+            of `graphopt.presets.OFFERS` make the model faster, and keep these; None to measure
+            nothing. The result may then have operators that ONNX Runtime alone knows, and another
+            run, or another machine, may decide otherwise.
         input_shapes: shapes by input name; a dim is an int, a symbol, or None to keep it.
         dims: sizes for symbolic dims by name.
         normalize: `mean`, `std` and `scale`, each a number or one for each channel: the result
@@ -149,12 +156,13 @@ def optimize(
         EquivalenceError: the result differs from the original and cannot be repaired.
         PassError: a pass was undone in a strict run.
         OutputError: the result cannot be written.
+        RuntimeUnavailableError: this build of ONNX Runtime does not have the provider.
     """
     started = time.perf_counter()
     tell = progress or _silent
     if check not in CHECKS:
         raise UsageError(f"there is no check '{check}'; it is one of {', '.join(CHECKS)}")
-    plan = make_plan(level, passes, skip)
+    plan, offers = plan_and_offers(level, passes, skip, provider)
     if output is not None:
         check_output(source, output, overwrite)
         # A pass might change the current folder.
@@ -173,7 +181,7 @@ def optimize(
         original = convert_border(original, preprocessing.conversions)
         infer_shapes(original)
     checker = None
-    if check != "off" or measure:
+    if check != "off" or measure or offers:
         tell("preparing inputs")
         checker = Checker(
             original,
@@ -188,23 +196,37 @@ def optimize(
     if target_opset is not None:
         tell("raising the opset")
         start = _raised(original, target_opset, None if check == "off" else checker)
-    run = Run(
-        start,
-        plan,
-        None if check == "off" else checker,
-        per_pass=check == "per-pass",
-        strict=strict,
-        tell=tell,
-    )
+
+    def begin(passes: tuple[Pass, ...]) -> Run:
+        return Run(
+            start,
+            passes,
+            None if check == "off" else checker,
+            per_pass=check == "per-pass",
+            strict=strict,
+            tell=tell,
+        )
+
+    run = begin(plan)
     model = run.until_equivalent()
+    tried: list[OfferReport] = []
+    feed = _feed_to_time(original, checker, input_data, seed) if offers else None
+    if feed is not None:
+        speed_of = partial(measured_speed, feed=feed, provider=provider or "cpu")
+        run, model, tried = take_offers(
+            offers, plan, run, model, begin=begin, speed_of=speed_of, tell=tell
+        )
     report = Report(
         before=statistics_of(original, file_bytes, count=measure),
         after=statistics_of(model, None, count=measure),
         passes=run.pass_reports(),
+        offers=tried,
         check=run.check_report,
         interface=preprocessing.changes,
         warnings=preprocessing.warnings,
     )
+    if offers and feed is None:
+        report.warnings.append("no offer was measured: the original runs on no input here")
     if report.check.status is CheckStatus.FAILED and not force:
         raise EquivalenceError(
             f"the result differs from the original ({report.check.reason}); nothing was "
@@ -252,6 +274,19 @@ def deliver(
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
     return Result(given, report.ok, report)
+
+
+def _feed_to_time(
+    original: ir.Model, checker: Checker | None, input_data: Any, seed: int
+) -> Feed | None:
+    """The first input of the user's, or one of a usual size; None where there is none."""
+    from graphopt.runtime import usual_feed
+
+    if checker is None or checker.unavailable is not None:
+        return None
+    if input_data is not None:
+        return next(checker.feeds(), None)
+    return usual_feed(original, seed=seed)
 
 
 def _outside(original: ir.Model, preprocessing: Preprocessing) -> Session:

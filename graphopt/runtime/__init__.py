@@ -9,7 +9,7 @@ from graphopt.runtime.data import FeedReader, read_feeds
 from graphopt.runtime.evaluate import evaluate
 from graphopt.runtime.histogram import Histogram
 from graphopt.runtime.imported import imported
-from graphopt.runtime.inputs import runnable_feeds, seeded_feeds
+from graphopt.runtime.inputs import runnable_feeds, seeded_feeds, usual_feed
 from graphopt.runtime.moments import MomentRequest, Patches, SecondMoment
 from graphopt.runtime.session import Feed, Session
 from graphopt.runtime.statistics import (
@@ -43,4 +43,5 @@ __all__ = [
     "seeded_feeds",
     "tapped_pairs",
     "time_interleaved",
+    "usual_feed",
 ]

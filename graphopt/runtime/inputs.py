@@ -24,6 +24,8 @@ _MOST_DEFAULT_ELEMENTS = 1 << 20
 _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
 _UNKNOWN_RANKS = (2, 4, 1, 3, 0)
 _MOST_ATTEMPTS = 120
+_USUAL_SIZES = (128, 224, 64, 32)
+"""Positions of a text, pixels along an edge, positions again where there are few."""
 
 
 def seeded_feeds(
@@ -86,6 +88,27 @@ def runnable_feeds(
         if found:
             break
     return found
+
+
+def usual_feed(model: ir.Model, *, seed: int = 0) -> Feed | None:
+    """A feed to time a model on: a batch of one, other dynamic dims of a hundred or two.
+
+    Where the model does not run on such, the first one as of `runnable_feeds`; None if there is
+    none.
+    """
+    session = Session(model)
+    maker = _FeedMaker(model, seed, override_defaults=False)
+    for size in _USUAL_SIZES if maker.dims.symbols else ():
+        sizes = dict.fromkeys(maker.dims.symbols, size) | dict.fromkeys(maker.dims.leading, 1)
+        try:
+            feed = maker.make(0, sizes)
+            outputs = session.run(feed)
+        except RuntimeUnavailableError:
+            continue
+        if not any(_is_useless(output) for output in outputs.values()):
+            return feed
+    feeds = runnable_feeds(model, session, count=1, seed=seed, override_defaults=False)
+    return feeds[0] if feeds else None
 
 
 class _Search:

@@ -21,8 +21,10 @@ from graphopt_passes.fuse_gelu import FuseGelu
 from graphopt_passes.fuse_hard_swish import FuseHardSwish
 from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
 from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
+from graphopt_passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from graphopt_passes.fuse_pad import FusePad
 from graphopt_passes.fuse_reduce_unsqueeze import FuseReduceUnsqueeze
+from graphopt_passes.fuse_skip_normalization import FuseSkipNormalization
 from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.hoist_shapes import HoistShapes
@@ -32,6 +34,8 @@ from graphopt_passes.merge_casts import MergeCasts
 from graphopt_passes.merge_concats import MergeConcats
 from graphopt_passes.merge_constant_arithmetic import MergeConstantArithmetic
 from graphopt_passes.merge_movements import MergeMovements
+from graphopt_passes.merge_parallel_convs import MergeParallelConvs
+from graphopt_passes.merge_parallel_products import MergeParallelProducts
 from graphopt_passes.merge_sizes import MergeSizes
 from graphopt_passes.merge_slices import MergeSlices
 from graphopt_passes.onnxsim import Onnxsim
@@ -64,8 +68,10 @@ PASSES = (
     FuseHardSwish,
     FuseLayerNormalization,
     FuseMatmulAdd,
+    FuseMultiHeadAttention,
     FusePad,
     FuseReduceUnsqueeze,
+    FuseSkipNormalization,
     HoistGathers,
     HoistReductions,
     HoistShapes,
@@ -75,6 +81,8 @@ PASSES = (
     MergeConcats,
     MergeConstantArithmetic,
     MergeMovements,
+    MergeParallelConvs,
+    MergeParallelProducts,
     MergeSizes,
     MergeSlices,
     Onnxsim,

@@ -214,7 +214,8 @@ def test_an_input_name_may_hold_colons(tmp_path: Path, invoke: Invoke) -> None:
         (("--check", "sometimes"), "per-pass"),
         (("--input-data", "nowhere.npz"), "does not exist"),
         (("--report", "out.html"), ".json"),
-        (("--provider", "cuda"), "No such option"),
+        (("--provider", "cuda"), "-O3"),
+        (("--plan", "fast"), "No such option"),
         (("a.onnx", "-o", "b.onnx"), "twice"),
     ],
 )
