@@ -42,6 +42,7 @@ FUSE = (
     "merge-constant-arithmetic",
     "fuse-pad",
     "fuse-conv-batchnorm",
+    "merge-summed-convs",
     "fold-scales",
     "fold-offsets",
     "fuse-matmul-add",

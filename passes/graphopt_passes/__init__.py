@@ -38,6 +38,7 @@ from graphopt_passes.merge_parallel_convs import MergeParallelConvs
 from graphopt_passes.merge_parallel_products import MergeParallelProducts
 from graphopt_passes.merge_sizes import MergeSizes
 from graphopt_passes.merge_slices import MergeSlices
+from graphopt_passes.merge_summed_convs import MergeSummedConvs
 from graphopt_passes.onnxsim import Onnxsim
 from graphopt_passes.prune_channels import PruneChannels
 from graphopt_passes.quantize_dynamically import QuantizeDynamically
@@ -85,6 +86,7 @@ PASSES = (
     MergeParallelProducts,
     MergeSizes,
     MergeSlices,
+    MergeSummedConvs,
     Onnxsim,
     PruneChannels,
     QuantizeDynamically,

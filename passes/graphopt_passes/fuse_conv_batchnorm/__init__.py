@@ -31,7 +31,7 @@ from graphopt.plugin import (
     constant,
     op,
 )
-from graphopt_passes.fuse_conv_batchnorm.affine import batchnorm_affine, elementwise_affine
+from graphopt_passes.affine import batchnorm_affine, elementwise_affine
 from graphopt_passes.fuse_conv_batchnorm.linear import fold_affine
 
 _SCALED = op(("Conv", "ConvTranspose", "Gemm"), label="linear")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.plugin import NotApplicable, Rewriter, ir, known_shape
-from graphopt_passes.fuse_conv_batchnorm.affine import Affine
+from graphopt_passes.affine import Affine
 from graphopt_passes.parameters import integer, optional_input, parameter, real
 from graphopt_passes.scaled_weights import rounded, scaled
 
