@@ -1,17 +1,10 @@
 """Reads, writes, checks and walks a model. The IR is `onnx_ir.Model`; there is no other."""
 
 from graphopt.graph._onnx_ir import ir
-from graphopt.graph.border import Affine, InputConversion, OutputConversion, convert_border
 from graphopt.graph.clone import clone
 from graphopt.graph.constants import constant_array, constant_tensor
 from graphopt.graph.extraction import extract
 from graphopt.graph.garbage import patient_collector
-from graphopt.graph.image_axes import (
-    Layout,
-    layouts_of,
-    to_channels_first,
-    to_channels_last,
-)
 from graphopt.graph.inline import inline_functions
 from graphopt.graph.load import ModelSource, load
 from graphopt.graph.opset import raise_opset
@@ -29,23 +22,17 @@ from graphopt.graph.walk import (
 )
 
 __all__ = [
-    "Affine",
-    "InputConversion",
-    "Layout",
     "ModelSource",
-    "OutputConversion",
     "Problem",
     "all_graphs",
     "all_nodes",
     "clone",
     "constant_array",
     "constant_tensor",
-    "convert_border",
     "extract",
     "from_text",
     "inline_functions",
     "ir",
-    "layouts_of",
     "load",
     "nested_graphs",
     "opset_version",
@@ -56,8 +43,6 @@ __all__ = [
     "save",
     "subgraphs",
     "to_bytes",
-    "to_channels_first",
-    "to_channels_last",
     "to_proto",
     "to_text",
     "verify",

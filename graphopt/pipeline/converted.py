@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError
-from graphopt.graph import InputConversion, OutputConversion, ir
+from graphopt.graph import ir
+from graphopt.graph.border import InputConversion, OutputConversion
 from graphopt.runtime import Feed, Session
 
 

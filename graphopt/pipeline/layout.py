@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from graphopt.errors import EquivalenceError, UsageError
-from graphopt.graph import (
-    InputConversion,
-    Layout,
-    ModelSource,
-    OutputConversion,
-    convert_border,
-    ir,
-    patient_collector,
-    to_channels_first,
-    to_channels_last,
-)
+from graphopt.graph import ModelSource, ir, patient_collector
+from graphopt.graph.border import InputConversion, OutputConversion, convert_border
+from graphopt.graph.image_axes import Layout, to_channels_first, to_channels_last
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.model_files import check_output, described_values, load_valid
 from graphopt.pipeline.optimization import InputShapes, Result, deliver

@@ -17,14 +17,7 @@ from graphopt.errors import (
     RuntimeUnavailableError,
     UsageError,
 )
-from graphopt.graph import (
-    ModelSource,
-    convert_border,
-    ir,
-    opset_version,
-    patient_collector,
-    raise_opset,
-)
+from graphopt.graph import ModelSource, ir, opset_version, patient_collector, raise_opset
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
@@ -36,19 +29,14 @@ from graphopt.pipeline.model_files import (
     load_valid,
 )
 from graphopt.pipeline.offers import measured_speed, plan_and_offers, take_offers
-from graphopt.pipeline.preprocessing import (
-    Normalization,
-    Preprocessing,
-    Request,
-    plan_preprocessing,
-)
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
 from graphopt.plugin import Pass
-from graphopt.report import CheckReport, CheckStatus, OfferReport, Report
+from graphopt.report import CheckReport, CheckStatus, InterfaceChange, OfferReport, Report
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
+    from graphopt.pipeline.preprocessing import Normalization
     from graphopt.runtime import Feed, Session
 
 Check = Literal["off", "final", "per-pass"]
@@ -172,14 +160,15 @@ def optimize(
     described = described_values(original)
     file_bytes = size_on_disk(source, original)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
-    request = Request(normalize, input_layout, input_dtype, image_inputs)
-    preprocessing = Preprocessing()
-    reference = None
-    if request.asks:
-        preprocessing = plan_preprocessing(original, request)
-        reference = partial(_outside, original, preprocessing)
-        original = convert_border(original, preprocessing.conversions)
-        infer_shapes(original)
+    changes: list[InterfaceChange] = []
+    warnings: list[str] = []
+    reference: Callable[[], Session] | None = None
+    if normalize or input_layout or input_dtype or image_inputs:
+        from graphopt.pipeline.preprocessing import Request, preprocess
+
+        made = preprocess(original, Request(normalize, input_layout, input_dtype, image_inputs))
+        original, changes, warnings = made.model, made.changes, made.warnings
+        reference = made.reference
     checker = None
     if check != "off" or measure or offers:
         tell("preparing inputs")
@@ -222,8 +211,8 @@ def optimize(
         passes=run.pass_reports(),
         offers=tried,
         check=run.check_report,
-        interface=preprocessing.changes,
-        warnings=preprocessing.warnings,
+        interface=changes,
+        warnings=warnings,
     )
     if offers and feed is None:
         report.warnings.append("no offer was measured: the original runs on no input here")
@@ -287,13 +276,6 @@ def _feed_to_time(
     if input_data is not None:
         return next(checker.feeds(), None)
     return usual_feed(original, seed=seed)
-
-
-def _outside(original: ir.Model, preprocessing: Preprocessing) -> Session:
-    """A session of the original that does the pre-processing outside, in numpy."""
-    from graphopt.pipeline.converted import ConvertedSession
-
-    return ConvertedSession(original, preprocessing.conversions)
 
 
 def _raised(original: ir.Model, version: int, checker: Checker | None) -> ir.Model:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphopt.errors import UsageError
-from graphopt.graph import Layout, ir, layouts_of
-from graphopt.graph.image_axes import RANKS
+from graphopt.graph import ir
+from graphopt.graph.image_axes import RANKS, Layout, layouts_of
 from graphopt.shapes import known_shape
 from graphopt.shapes.interface import suggestion
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphopt.errors import UsageError
-from graphopt.graph import (
-    Affine,
-    InputConversion,
-    Layout,
-    ir,
-    to_channels_first,
-    to_channels_last,
-)
+from graphopt.graph import ir
+from graphopt.graph.border import Affine, InputConversion, convert_border
+from graphopt.graph.image_axes import Layout, to_channels_first, to_channels_last
 from graphopt.pipeline.pictures import (
     check_names,
     inputs_to_look_at,
@@ -25,6 +22,10 @@ from graphopt.pipeline.pictures import (
     type_text,
 )
 from graphopt.report import InterfaceChange
+from graphopt.shapes import infer_shapes
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Session
 
 Normalization = Mapping[str, float | Sequence[float]]
 """`mean`, `std` and `scale`, each a number or one for each channel: (x * scale - mean) / std."""
@@ -49,32 +50,29 @@ class Request:
     dtype: str | None = None
     names: Sequence[str] = ()
 
-    @property
-    def asks(self) -> bool:
-        """Whether anything is asked for."""
-        return bool(self.normalize or self.layout or self.dtype or self.names)
 
-
-@dataclass
-class Preprocessing:
-    """What a request comes to for one model.
+@dataclass(frozen=True)
+class Preprocessed:
+    """A model that takes what a request says.
 
     Attributes:
-        conversions: what is done to each input that is changed.
-        changes: what becomes of every input, and why.
+        model: with the pre-processing written out in front.
+        changes: what became of every input, and why.
         warnings: what looks like a mistake.
+        reference: makes a session of the model as it was, with the pre-processing done outside.
     """
 
-    conversions: list[InputConversion] = field(default_factory=list)
-    changes: list[InterfaceChange] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    model: ir.Model
+    changes: list[InterfaceChange]
+    warnings: list[str]
+    reference: Callable[[], Session]
 
 
-def plan_preprocessing(model: ir.Model, request: Request) -> Preprocessing:
-    """What to do at the border of a model so that it takes what a request says.
+def preprocess(model: ir.Model, request: Request) -> Preprocessed:
+    """Make a model take what a request says.
 
     Args:
-        model: shapes are inferred.
+        model: shapes are inferred; it is not changed.
         request: what is asked for.
 
     Raises:
@@ -88,7 +86,8 @@ def plan_preprocessing(model: ir.Model, request: Request) -> Preprocessing:
     numbers = None if request.normalize is None else _numbers(request.normalize)
     values = inputs_to_look_at(model, request.names)
     check_names(request.names, values, "input")
-    plan = Preprocessing()
+    conversions: list[InputConversion] = []
+    changes: list[InterfaceChange] = []
     fitting = 0
     for value in values:
         name, before, after = value.name or "", type_text(value.type, value.shape), None
@@ -98,17 +97,26 @@ def plan_preprocessing(model: ir.Model, request: Request) -> Preprocessing:
         if conversion is not None:
             fitting += 1
             if conversion != InputConversion(name):
-                plan.conversions.append(conversion)
+                conversions.append(conversion)
                 after = _fed_text(value, conversion)
-        plan.changes.append(InterfaceChange("input", name, before, after, reason))
+        changes.append(InterfaceChange("input", name, before, after, reason))
     if not fitting:
-        reasons = "; ".join(f"'{change.name}': {change.reason}" for change in plan.changes)
+        reasons = "; ".join(f"'{change.name}': {change.reason}" for change in changes)
         raise UsageError(f"no input can be changed as asked ({reasons or 'there is none'})")
+    warnings = []
     if numbers is not None and request.dtype == "uint8" and _lacks_scale(numbers):
-        plan.warnings.append(
+        warnings.append(
             "the mean is at most 1, and what is fed goes up to 255: is scale=1/255 missing?"
         )
-    return plan
+    made = convert_border(model, conversions)
+    infer_shapes(made)
+    return Preprocessed(made, changes, warnings, partial(_outside, model, conversions))
+
+
+def _outside(model: ir.Model, conversions: Sequence[InputConversion]) -> Session:
+    from graphopt.pipeline.converted import ConvertedSession
+
+    return ConvertedSession(model, conversions)
 
 
 def _planned(

@@ -4,13 +4,13 @@
 
 The sum goes over the window and the channels of the input, in float64, and is rounded once. `c` is
 one number, or one for each channel of the input: with fold-scales, what normalizes a picture
-disappears in the first convolution. The result is off by what rounding x, of the size of c, to its
-type may cost, which whoever feeds x has paid already.
+disappears in the first convolution. Where x is near -c, digits of the difference are lost in the
+larger numbers: about as many as rounding x to its type has cost before.
 
-Declined where the convolution pads, since it pads with zeros behind the addition, and with what the
-addition makes zero without it; where something else reads the sum; where the weight or the bias is
-not constant; where `c` varies along another axis or may stretch what it is added to; and in half
-precision, which cannot tell a small difference from a large sum.
+Declined where the convolution pads, since its zeros take part in the sum and have no `c` in them;
+where something else reads the sum; where the weight or the bias is not constant; where `c` varies
+along another axis or may stretch what it is added to; and in half precision, which has no digits to
+lose.
 """
 
 from __future__ import annotations

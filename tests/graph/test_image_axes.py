@@ -3,7 +3,8 @@
 import onnx.parser
 import pytest
 
-from graphopt.graph import Layout, ir, layouts_of, load
+from graphopt.graph import ir, load
+from graphopt.graph.image_axes import Layout, layouts_of
 from graphopt.shapes import infer_shapes
 
 FIRST, LAST = {Layout.NCHW}, {Layout.NHWC}

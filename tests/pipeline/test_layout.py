@@ -10,7 +10,8 @@ import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, UsageError
-from graphopt.graph import InputConversion, ir, load, verify
+from graphopt.graph import ir, load, verify
+from graphopt.graph.border import InputConversion
 from graphopt.pipeline import layout as pipeline
 from graphopt.report import CheckStatus, InterfaceChange
 from graphopt.runtime import Session

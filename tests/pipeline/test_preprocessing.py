@@ -10,8 +10,9 @@ import pytest
 
 import graphopt
 from graphopt.errors import EquivalenceError, UsageError
-from graphopt.graph import Affine, InputConversion, ir, load, verify
-from graphopt.pipeline import optimization
+from graphopt.graph import ir, load, verify
+from graphopt.graph.border import Affine, InputConversion
+from graphopt.pipeline import preprocessing
 from graphopt.report import CheckStatus, InterfaceChange
 from graphopt.runtime import Session
 from tests.pipeline.test_layout import changes, model, operators, shapes, weight
@@ -296,8 +297,8 @@ def test_a_wrong_normalization_does_not_pass(
         affine = Affine(right.affine.center[::-1], right.affine.factor, 1)  # blue, green, red
         return convert(net, [InputConversion(right.name, right.order, right.dtype, affine)])
 
-    convert = optimization.convert_border
-    monkeypatch.setattr(optimization, "convert_border", wrong)
+    convert = preprocessing.convert_border
+    monkeypatch.setattr(preprocessing, "convert_border", wrong)
     target = tmp_path / "out.onnx"
     with pytest.raises(EquivalenceError, match="nothing was written"):
         graphopt.optimize(network(), output=target, **PHOTO)

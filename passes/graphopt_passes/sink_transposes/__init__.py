@@ -56,9 +56,14 @@ class SinkTransposes(Pass):
     name = "sink-transposes"
     promise = Promise.EQUIVALENT
 
-    towards: str = option("", "nchw or nhwc: the layout of a region where the balance is even.")
+    towards: str = option("", "nchw or nhwc, for regions where the balance is even")
 
     def __post_init__(self) -> None:
+        """Check the option.
+
+        Raises:
+            ValueError: there is no such layout.
+        """
         if self.towards not in _LAYOUTS:
             raise ValueError(f"towards is '{self.towards}'; it is nchw, nhwc, or nothing")
 
