@@ -43,7 +43,7 @@ def layout(
     *,
     to: str,
     io: Border = "keep",
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     output: str | os.PathLike[str] | None = None,
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
@@ -63,8 +63,8 @@ def layout(
         to: "nhwc" or "nchw"; signals and volumes (rank 3 and 5) go alike.
         io: "convert" changes the inputs and outputs that operators say are pictures; "keep"
             leaves the interface, and moves Transposes inside towards the layout.
-        only: with "convert", names of the inputs and outputs to change; they are believed to have
-            the other layout where no operator says.
+        only: with "convert", a name or the names of what to change; it is believed to have the
+            other layout where no operator says.
         output: where to write the result.
         input_shapes: shapes by input name, as the model given declares them.
         dims: sizes for symbolic dims by name.
@@ -88,7 +88,8 @@ def layout(
     wanted = read_layout(to)
     if io not in BORDERS:
         raise UsageError(f"io cannot be '{io}'; it is one of {', '.join(BORDERS)}")
-    if only and io == "keep":
+    names = [only] if isinstance(only, str) else list(only)
+    if names and io == "keep":
         raise UsageError("names were given, but the interface is to be kept: ask to convert it")
     if output is not None:
         check_output(source, output, overwrite)
@@ -103,7 +104,7 @@ def layout(
     changes: list[InterfaceChange] = []
     start = original
     if io == "convert":
-        inputs, outputs, changes = _conversions(original, wanted, only)
+        inputs, outputs, changes = _conversions(original, wanted, names)
         start = convert_border(original, inputs, outputs)
         infer_shapes(start)
     tell("preparing inputs")

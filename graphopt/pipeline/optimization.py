@@ -80,7 +80,7 @@ def optimize(
     normalize: Normalization | None = None,
     input_layout: str | None = None,
     input_dtype: str | None = None,
-    image_inputs: Sequence[str] = (),
+    image_inputs: str | Sequence[str] = (),
     input_data: Any = None,
     check: Check = "final",
     check_count: int | None = None,
@@ -116,8 +116,8 @@ def optimize(
             takes x, and computes on (x * scale - mean) / std what the model computed on x.
         input_layout: "nhwc" or "nchw": the layout of the pictures that the result takes.
         input_dtype: "uint8": the type of the pictures that the result takes.
-        image_inputs: the inputs that the last three are meant for; those that a convolution or the
-            like reads as pictures where none is named.
+        image_inputs: the input or inputs that the last three are meant for; where none is named,
+            those that a convolution or the like reads as pictures.
         input_data: inputs to compare on instead of seeded ones, as the result takes them: a path,
             `module:function`, or an iterable of feeds (an iterator's are kept, as both models read
             them).
@@ -166,7 +166,8 @@ def optimize(
     if normalize or input_layout or input_dtype or image_inputs:
         from graphopt.pipeline.preprocessing import Request, preprocess
 
-        made = preprocess(original, Request(normalize, input_layout, input_dtype, image_inputs))
+        names = [image_inputs] if isinstance(image_inputs, str) else image_inputs
+        made = preprocess(original, Request(normalize, input_layout, input_dtype, names))
         original, changes, warnings = made.model, made.changes, made.warnings
         reference = made.reference
     checker = None

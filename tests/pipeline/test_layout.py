@@ -218,7 +218,7 @@ def test_a_contradiction_is_told_unless_it_is_settled() -> None:
     result = graphopt.layout(model(text), to="nhwc", io="convert")
     assert changes(result)["x"].after is None
     assert "nchw at GlobalMaxPool 'y' but nhwc at" in changes(result)["x"].reason
-    named = graphopt.layout(model(text), to="nhwc", io="convert", only=["x"])
+    named = graphopt.layout(model(text), to="nhwc", io="convert", only="x")
     assert changes(named)["x"].after is not None
     assert named.report.check.status is CheckStatus.VERIFIED
 

@@ -193,7 +193,7 @@ def test_of_several_inputs_the_pictures_that_fit() -> None:
 
 def test_named_inputs() -> None:
     grey = {"normalize": {"mean": 0.5, "std": 0.5, "scale": 1 / 255}, "input_dtype": "uint8"}
-    one = graphopt.optimize(model(TWO), image_inputs=["right"], **grey)
+    one = graphopt.optimize(model(TWO), image_inputs="right", **grey)
     assert {change.name for change in one.report.interface if change.after} == {"right"}
     # Another normalization for another input: a second run.
     two = graphopt.optimize(one.model, **PHOTO)
