@@ -43,6 +43,7 @@ FUSE = (
     "fuse-pad",
     "fuse-conv-batchnorm",
     "merge-summed-convs",
+    "fuse-sliced-conv",
     "fold-scales",
     "fold-offsets",
     "fuse-matmul-add",

@@ -25,6 +25,7 @@ from graphopt_passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from graphopt_passes.fuse_pad import FusePad
 from graphopt_passes.fuse_reduce_unsqueeze import FuseReduceUnsqueeze
 from graphopt_passes.fuse_skip_normalization import FuseSkipNormalization
+from graphopt_passes.fuse_sliced_conv import FuseSlicedConv
 from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.hoist_shapes import HoistShapes
@@ -73,6 +74,7 @@ PASSES = (
     FusePad,
     FuseReduceUnsqueeze,
     FuseSkipNormalization,
+    FuseSlicedConv,
     HoistGathers,
     HoistReductions,
     HoistShapes,

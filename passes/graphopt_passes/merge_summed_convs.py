@@ -12,6 +12,7 @@ where a parameter is not a constant, and in training mode.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ class MergeSummedConvs(RewritePass):
             small = _normalization(match.node("norm"), large)
         else:
             small = _window(match.node("other"))
-            if small.weight[0, 0].size > large.weight[0, 0].size:
+            if math.prod(small.weight.shape[2:]) > math.prod(large.weight.shape[2:]):
                 large, small = small, large
                 conv = match.node("other")
         if large.strides != small.strides or large.group != small.group:
