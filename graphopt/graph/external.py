@@ -231,22 +231,53 @@ class MappedTensor(ir.ExternalTensor):
         self._data.forget(self.offset or 0, self.nbytes)
 
 
-class DataFolder:
-    """The folder of a model: opens data files for tensors, and only those inside it."""
+class EmbeddedTensor(ir.LazyTensor):
+    """A tensor whose contents are in the model file itself, and stay there until they are used.
 
-    def __init__(self, folder: Path) -> None:
+    Not an external one to those who save the model. It lies at any byte of the file, so that its
+    array need not be aligned.
+    """
+
+    def __init__(self, mapped: MappedTensor) -> None:
+        super().__init__(
+            lambda: mapped,
+            mapped.dtype,
+            mapped.shape,
+            name=mapped.name,
+            doc_string=mapped.doc_string,
+            metadata_props=dict(mapped.metadata_props),
+        )
+        self._mapped = mapped
+
+    def release(self) -> None:
+        """As of the mapped tensor."""
+        self._mapped.release()
+
+
+class DataFolder:
+    """The folder of a model: opens data files for tensors, and only those inside it.
+
+    Args:
+        folder: the folder.
+        own: the model file, which holds the contents of tensors itself; None if it does not.
+    """
+
+    def __init__(self, folder: Path, own: DataFile | None = None) -> None:
         self._folder = folder
+        self._own = own
         self._real = folder.resolve()
         self._files: dict[str, DataFile] = {}
 
-    def tensor(self, located: ir.ExternalTensor) -> MappedTensor:
+    def tensor(self, located: ir.ExternalTensor) -> MappedTensor | EmbeddedTensor:
         """The tensor with its place checked.
 
         Raises:
             UnreadableModelError: the place is outside the folder, absent, or past the end.
         """
         what = f"external data of '{located.name}'"
-        data = self._file(os.fspath(located.location), what)
+        location = os.fspath(located.location)
+        embedded = self._own is not None and location == self._own.path.name
+        data = self._own if embedded and self._own is not None else self._file(location, what)
         offset = located.offset or 0
         if offset < 0 or (located.length or 0) < 0:
             raise UnreadableModelError(f"{what} has a negative offset or length")
@@ -260,7 +291,8 @@ class DataFolder:
                 f" which has {data.size}"
             )
         located.base_dir = os.fspath(self._folder)
-        return MappedTensor(data, located)
+        mapped = MappedTensor(data, located)
+        return EmbeddedTensor(mapped) if embedded else mapped
 
     def _file(self, location: str, what: str) -> DataFile:
         known = self._files.get(location)

@@ -3,7 +3,8 @@
 What would make onnx_ir crash, guess or drop something is found in the proto first, so that a
 bad model gives one clear line before anything large is allocated. Then:
 
-- External data is checked against the model's folder and stays on disk (see external.py).
+- External data is checked against the model's folder and stays on disk (see external.py); so do
+  large tensors inside the model file (see wire.py).
 - What onnx_ir cannot hold is carried along (see carried.py).
 - Nodes that are merely out of order are sorted; ONNX Runtime accepts such models too.
 - Before IR version 4 every initializer had to be an input as well, and none was overridable.
@@ -22,7 +23,7 @@ from graphopt.errors import InvalidModelError, ModelError, UnreadableModelError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.carried import attach, lift
 from graphopt.graph.clone import clone
-from graphopt.graph.external import DataFolder, MissingTensor
+from graphopt.graph.external import DataFile, DataFolder, MissingTensor
 from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import MAXIMUM_BYTES, MAXIMUM_NESTING, all_scopes, nesting_depth
 from graphopt.graph.save import without_collection
@@ -35,6 +36,7 @@ from graphopt.graph.walk import (
     tensor_attributes,
     with_tensors,
 )
+from graphopt.graph.wire import without_contents
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 """What a model can be read from."""
@@ -43,6 +45,8 @@ OLDEST_OPSET = 7
 """The oldest version of ONNX's operator set that is read."""
 
 _IR_VERSION_WITH_CONSTANTS = 4
+_LARGE_FILE = 1 << 20
+"""From this size on the contents of large tensors stay in the file until they are used."""
 
 
 def load(source: ModelSource, *, need_data: bool = True) -> ir.Model:
@@ -70,14 +74,16 @@ def load(source: ModelSource, *, need_data: bool = True) -> ir.Model:
         return _from_proto(_parse(bytes(source), "the model"), "the model", None, need_data)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _from_proto(_parse(_read(path), str(path)), str(path), path.parent, need_data)
+        contents, own = _read(path)
+        return _from_proto(_parse(contents, str(path)), str(path), path.parent, need_data, own)
     raise UnreadableModelError(
         f"a model is a path, bytes, an onnx.ModelProto or an onnx_ir.Model,"
         f" not {type(source).__name__}"
     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, DataFile | None]:
+    """The bytes of a model; of a large file those beside its tensors, and the file for them."""
     try:
         if path.is_dir():
             raise UnreadableModelError(f"{path} is a folder: name the model file in it")
@@ -89,7 +95,12 @@ def _read(path: Path) -> bytes:
                 f"{path} has {size / 2**30:.1f} GiB, an ONNX file has at most 2:"
                 " larger models keep their weights in external data"
             )
-        return path.read_bytes()
+        if size < _LARGE_FILE:
+            return path.read_bytes(), None
+        own = DataFile(path)
+        own.pin()
+        shorter = without_contents(memoryview(own.mapping()), path.name)
+        return (path.read_bytes(), None) if shorter is None else (shorter, own)
     except FileNotFoundError:
         raise UnreadableModelError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
@@ -120,9 +131,13 @@ def _parse(contents: bytes, name: str) -> onnx.ModelProto:
 
 
 def _from_proto(
-    proto: onnx.ModelProto, name: str, folder: Path | None, need_data: bool
+    proto: onnx.ModelProto,
+    name: str,
+    folder: Path | None,
+    need_data: bool,
+    own: DataFile | None = None,
 ) -> ir.Model:
-    """The model in `proto`, which is used up."""
+    """The model in `proto`, which is used up; contents of its tensors may be in its own file."""
     if not proto.HasField("graph"):
         raise UnreadableModelError(f"{name} is no ONNX model: it has no graph")
     depth = nesting_depth(proto)
@@ -142,7 +157,7 @@ def _from_proto(
         raise InvalidModelError(f"{name} cannot be read: {root_cause(error)}") from None
     attach(model, lifted)
     try:
-        _map_external_data(model, folder, need_data)
+        _map_external_data(model, folder, need_data, own)
     except ModelError as error:
         raise type(error)(one_line(f"{name}: {error}")) from None
     _constants_from_inputs(model)
@@ -230,7 +245,9 @@ def _opset_problems(proto: onnx.ModelProto) -> list[Problem]:
     return problems
 
 
-def _map_external_data(model: ir.Model, folder: Path | None, need_data: bool) -> None:
+def _map_external_data(
+    model: ir.Model, folder: Path | None, need_data: bool, own: DataFile | None
+) -> None:
     """Replace each external tensor by one that is checked and mapped."""
     opened: DataFolder | None = None
 
@@ -246,7 +263,7 @@ def _map_external_data(model: ir.Model, folder: Path | None, need_data: bool) ->
                 " the model file, so that the folder is known"
             )
         if opened is None:
-            opened = DataFolder(folder)
+            opened = DataFolder(folder, own)
         return opened.tensor(tensor)
 
     for graph in all_graphs(model):

@@ -9,6 +9,7 @@ free. Once the new model is in place, data files that belonged to the old one al
 import gc
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from graphopt.errors import InvalidModelError, OutputError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.carried import SparseTensor, detached, restore
+from graphopt.graph.external import EmbeddedTensor, MappedTensor
 from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import (
     MAXIMUM_BYTES,
@@ -36,9 +38,11 @@ from graphopt.graph.walk import (
     tensor_attributes,
     with_tensors,
 )
+from graphopt.graph.wire import LARGE, write_with_contents
 
 # Smaller tensors stay in the model file.
 _EXTERNAL_THRESHOLD = 1024
+_WORTH_STREAMING = 1 << 20
 # Offsets of big tensors lie on pages, so that a runtime can map them; the others on the
 # widest vector register.
 _PAGE_THRESHOLD = 1 << 20
@@ -77,13 +81,16 @@ def save(
     leftovers = [temporary, temporary_data]
     try:
         data = None
+        embedded: _Places = {}
         contents = None
         if external_data is None:
             external_data = _is_external(model) or _tensor_bytes(model) > MAXIMUM_BYTES
             if not external_data:
-                contents = _serialized(to_proto(model))
+                embedded = _streamed(model)
+                contents = _whole(model, embedded)
                 external_data = contents is None
         if external_data:
+            embedded = {}
             places = _arrange(model)
             if places:
                 with temporary_data.open("xb") as file:
@@ -93,7 +100,8 @@ def save(
                     leftovers.append(data)
             contents = _serialized(_to_proto(model, places, data.name if data else ""))
         elif contents is None:
-            contents = _serialized(to_proto(model))
+            embedded = _streamed(model)
+            contents = _whole(model, embedded)
         if contents is None:
             raise OutputError(
                 f"{target} would pass the 2 GiB that protobuf allows: save with external data"
@@ -102,7 +110,7 @@ def save(
         with temporary.open("xb") as file:
             if target.exists():
                 os.fchmod(file.fileno(), target.stat().st_mode & 0o777)
-            file.write(contents)
+            _write_model(contents, embedded, file)
         temporary.replace(target)
         leftovers.clear()
     except OSError as error:
@@ -324,11 +332,55 @@ def _arrange(model: ir.Model) -> _Places:
 def _write_data(places: _Places, file: BinaryIO) -> None:
     for tensor, offset in places.values():
         file.seek(offset)
-        writer = getattr(tensor, "tofile", None)
-        if writer is None:
-            file.write(tensor.tobytes())
-        else:
-            writer(file)
+        _append(tensor, file)
+
+
+def _append(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    writer = getattr(tensor, "tofile", None)
+    if writer is None:
+        file.write(tensor.tobytes())
+    else:
+        writer(file)
+
+
+def _streamed(model: ir.Model) -> _Places:
+    """Large initializers that go into the file one by one, numbered; {} where that saves little.
+
+    Only those that protobuf would write as raw data too: a file has the bytes of `to_bytes`.
+    """
+    own = [value.const_value for value in model.graph.initializers.values()]
+    elsewhere = Counter(map(id, _all_tensors(model)))
+    elsewhere.subtract(map(id, own))
+    places: _Places = {}
+    for tensor in own:
+        if not isinstance(tensor, EmbeddedTensor | MappedTensor | ir.Tensor):
+            continue
+        if tensor.nbytes >= LARGE and not elsewhere[id(tensor)]:
+            places.setdefault(id(tensor), (tensor, len(places)))
+    return places if sum(t.nbytes for t, _ in places.values()) >= _WORTH_STREAMING else {}
+
+
+def _whole(model: ir.Model, embedded: _Places) -> bytes | None:
+    """The bytes of a file without those of its streamed tensors; None if it passes 2 GiB."""
+    size = _tensor_bytes(model)
+    contents = _serialized(_to_proto(model, embedded, "")) if size <= MAXIMUM_BYTES else None
+    added = sum(tensor.nbytes for tensor, _ in embedded.values())
+    return None if contents is None or len(contents) + added > MAXIMUM_BYTES else contents
+
+
+def _write_model(contents: bytes, embedded: _Places, file: BinaryIO) -> None:
+    if not embedded:
+        file.write(contents)
+        return
+    by_number = {number: tensor for tensor, number in embedded.values()}
+
+    def append(number: int) -> None:
+        tensor = by_number[number]
+        _append(tensor, file)
+        if isinstance(tensor, EmbeddedTensor | MappedTensor):
+            tensor.release()
+
+    write_with_contents(contents, lambda number: by_number[number].nbytes, append, file)
 
 
 def _settle_data(written: Path, target: Path) -> tuple[Path, bool]:

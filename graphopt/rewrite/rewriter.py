@@ -303,6 +303,10 @@ class Rewriter:
                 graph = value.graph
                 if value.is_initializer() and not value.is_graph_input() and graph is not None:
                     graph.initializers.pop(value.name or "")
+                    # What was read of a mapped weight need not stay in memory.
+                    release = getattr(value.const_value, "release", None)
+                    if release is not None:
+                        release()
             elif is_removable(producer):
                 doomed.append(producer)
         elif count == 1:

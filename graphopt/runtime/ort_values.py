@@ -22,7 +22,7 @@ def is_beyond_numpy(dtype: np.dtype) -> bool:
 
 
 def to_ort_value(runtime: Any, tensor: ir.TensorProtocol) -> Any:
-    """An OrtValue over the tensor's own memory; a copy only for types smaller than a byte."""
+    """An OrtValue over the tensor's own memory; a copy where that is not aligned or packed."""
     shape = tensor.shape.numpy()
     if tensor.dtype.bitwidth < 8:
         # ONNX Runtime takes the shape of the array for that of the tensor, and reads only the
@@ -31,7 +31,8 @@ def to_ort_value(runtime: Any, tensor: ir.TensorProtocol) -> Any:
         raw = np.empty(shape, np.uint8)
         raw.reshape(-1)[: data.size] = data
     else:
-        array = np.ascontiguousarray(tensor.numpy()).reshape(shape)
+        # What lies in a model file may lie at any byte; kernels want elements where they belong.
+        array = np.require(tensor.numpy(), requirements=("C", "A")).reshape(shape)
         if not is_beyond_numpy(array.dtype):
             return runtime.OrtValue.ortvalue_from_numpy(array)
         raw = array.view(np.uint8 if array.dtype.itemsize == 1 else np.uint16)

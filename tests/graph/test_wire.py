@@ -1,0 +1,177 @@
+"""Large tensors stay in the model file, and go from there into the next one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from graphopt.errors import GraphoptError
+from graphopt.graph import ir, load, save, to_bytes, to_proto
+from graphopt.graph.external import EmbeddedTensor
+from graphopt.graph.wire import LARGE, without_contents
+from graphopt.runtime import Session
+
+SIDE = 600  # 1.4 MB, so that the file counts as large
+
+
+def numbers(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def large_model() -> onnx.ModelProto:
+    """Weights as initializers, as Constants, in a branch and in a function; one as floats."""
+    spelled = helper.make_tensor("spelled", TensorProto.FLOAT, [SIDE], numbers(4, SIDE).tolist())
+    documented = numpy_helper.from_array(numbers(5, 64, SIDE), "documented")
+    documented.doc_string = "what it is"
+    branch = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "inner"], ["z"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [None, SIDE])],
+        [numpy_helper.from_array(numbers(1, SIDE, SIDE), "inner")],
+    )
+    constant = numpy_helper.from_array(numbers(2, SIDE, SIDE))
+    held = numpy_helper.from_array(numbers(3, SIDE, SIDE))
+    function = helper.make_function(
+        "own",
+        "f",
+        ["a"],
+        ["b"],
+        [
+            helper.make_node("Constant", [], ["w"], value=held),
+            helper.make_node("MatMul", ["a", "w"], ["b"]),
+        ],
+        [helper.make_opsetid("", 17)],
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=constant),
+        helper.make_node("MatMul", ["x", "c"], ["y1"]),
+        helper.make_node("If", ["p"], ["y2"], then_branch=branch, else_branch=branch),
+        helper.make_node("f", ["x"], ["y3"], domain="own"),
+        helper.make_node("Sum", ["y1", "y2", "y3"], ["s"]),
+        helper.make_node("MatMul", ["s", "w"], ["t"]),
+        helper.make_node("Add", ["t", "spelled"], ["u"]),
+        helper.make_node("Gather", ["documented", "i"], ["row"], axis=0),
+        helper.make_node("Add", ["u", "row"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", SIDE]),
+            helper.make_tensor_value_info("p", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", SIDE])],
+        [numpy_helper.from_array(numbers(0, SIDE, SIDE), "w"), spelled, documented],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(large_model().SerializeToString(deterministic=True))
+    return file
+
+
+def test_the_contents_stay_in_the_file_and_are_the_same(path: Path) -> None:
+    model = load(path)
+    assert isinstance(model.graph.initializers["w"].const_value, EmbeddedTensor)
+    assert to_proto(model) == to_proto(load(path.read_bytes()))
+
+
+def test_what_is_parsed_holds_none_of_them(path: Path) -> None:
+    shorter = without_contents(memoryview(path.read_bytes()), path.name)
+    assert shorter is not None
+    spelled = 5 * SIDE  # not raw data: it stays
+    assert len(shorter) < 3 * LARGE + spelled
+    assert len(onnx.ModelProto.FromString(shorter).graph.node) == 9
+
+
+def test_a_file_that_is_written_has_the_bytes_of_to_bytes(path: Path, tmp_path: Path) -> None:
+    model = load(path)
+    save(model, tmp_path / "again.onnx")
+    written = (tmp_path / "again.onnx").read_bytes()
+    assert written == to_bytes(load(path.read_bytes()))
+    assert written == to_bytes(model)
+
+
+def test_a_tensor_that_a_branch_shares_is_written_there_too(tmp_path: Path, path: Path) -> None:
+    model = load(path)
+    shared = model.graph.initializers["w"].const_value
+    node = next(node for node in model.graph if node.op_type == "If")
+    branch = node.attributes["then_branch"].as_graph()
+    branch.initializers["inner"].const_value = shared
+    save(model, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == to_bytes(model)
+
+
+def test_it_runs(path: Path) -> None:
+    feed = {"x": numbers(7, 2, SIDE), "p": np.array(True), "i": np.array(3)}
+    one, two = Session(load(path)).run(feed), Session(load(path.read_bytes())).run(feed)
+    assert np.array_equal(one["y"], two["y"])
+
+
+def test_others_can_serialize_it(path: Path) -> None:
+    proto = ir.to_proto(load(path))
+    assert all(not tensor.external_data for tensor in proto.graph.initializer)
+    held = next(tensor for tensor in proto.graph.initializer if tensor.name == "w")
+    assert np.array_equal(numpy_helper.to_array(held), numbers(0, SIDE, SIDE))
+
+
+def test_a_file_may_be_written_over_itself(path: Path) -> None:
+    before = path.read_bytes()
+    model = load(path)
+    save(model, path, overwrite=True)
+    assert to_proto(load(path)) == to_proto(load(before))
+    assert np.array_equal(
+        model.graph.initializers["w"].const_value.numpy(),  # type: ignore[union-attr]
+        numbers(0, SIDE, SIDE),
+    )
+
+
+def test_a_link_to_a_file_elsewhere_is_followed(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "link.onnx").symlink_to(path)
+    assert to_proto(load(folder / "link.onnx")) == to_proto(load(path))
+
+
+def test_contents_of_another_size_are_told_as_ever(path: Path, tmp_path: Path) -> None:
+    proto = large_model()
+    proto.graph.initializer[0].dims[0] += 1
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphoptError) as from_file:
+        load(path)
+    with pytest.raises(GraphoptError) as from_bytes:
+        load(path.read_bytes())
+    assert type(from_file.value) is type(from_bytes.value)
+    assert str(from_file.value).partition(" is ")[2] == str(from_bytes.value).partition(" is ")[2]
+
+
+def test_a_damaged_file_is_read_as_its_bytes_are(path: Path) -> None:
+    """Either way the same model, or an error of the same kind."""
+    whole = path.read_bytes()
+    fields = [i for i in range(len(whole)) if i < 300 or i > len(whole) - 1500]
+    draw = random.Random(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        if draw.random() < 0.2:
+            damaged = damaged[: draw.randrange(1 << 20, len(damaged))]
+        for _ in range(draw.randint(1, 3)):
+            damaged[draw.choice(fields) % len(damaged)] = draw.randrange(256)
+        path.write_bytes(damaged)
+        results: list[object] = []
+        for source in (path, bytes(damaged)):
+            try:
+                results.append(to_proto(load(source)))
+            except GraphoptError as error:
+                results.append(type(error))
+        assert results[0] == results[1]
