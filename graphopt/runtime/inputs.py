@@ -95,6 +95,9 @@ def usual_feed(model: ir.Model, *, seed: int = 0) -> Feed | None:
 
     Where the model does not run on such, the first one as of `runnable_feeds`; None if there is
     none.
+
+    Raises:
+        RuntimeUnavailableError: ONNX Runtime cannot load the model.
     """
     session = Session(model)
     maker = _FeedMaker(model, seed, override_defaults=False)

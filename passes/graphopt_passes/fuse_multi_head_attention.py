@@ -69,7 +69,10 @@ class FuseMultiHeadAttention(RewritePass):
             raise NotApplicable("Softmax is not over the last axis")
         query, query_factor = _unscaled(match.value("q"))
         key, key_factor = _unscaled(match.value("k"))
-        scale = query_factor * key_factor * _factor(match)
+        scale = np.float32(query_factor * key_factor * _factor(match))
+        if not scale or not np.isfinite(scale):
+            # The operator takes zero for "not given".
+            raise NotApplicable("the scores are scaled by zero, or by no finite number")
         value = match.value("v")
         if value.dtype != ir.DataType.FLOAT:
             raise NotApplicable("the numbers are not float32")
@@ -95,7 +98,7 @@ class FuseMultiHeadAttention(RewritePass):
         made = rewriter.node(
             "MultiHeadAttention",
             inputs,
-            {"num_heads": heads, "scale": scale},
+            {"num_heads": heads, "scale": float(scale)},
             domain=DOMAIN,
         )
         # No inference knows the operator; without its shape the moves around it stay.
@@ -115,7 +118,7 @@ def _unscaled(value: ir.Value) -> tuple[ir.Value, float]:
         return value, 1.0
     for data, number in (made.inputs, reversed(made.inputs)):
         array = None if number is None else constant_array(number, 1)
-        if data is not None and array is not None and array.ndim <= 1:
+        if data is not None and array is not None and array.size == 1 and array.ndim <= 4:
             return data, float(array.reshape(-1)[0])
     return value, 1.0
 
@@ -128,10 +131,7 @@ def _factor(match: Match) -> float:
             if array is None or array.size != 1 or array.ndim > 4:
                 raise NotApplicable("the scores are not scaled by one number")
             number = float(array.reshape(-1)[0])
-            factor = number if label == "factor" else (1 / number if number else math.inf)
-            if not math.isfinite(factor) or not factor:
-                raise NotApplicable("the scores are scaled by zero, or by no finite number")
-            return factor
+            return number if label == "factor" else (1 / number if number else math.inf)
     return 1.0
 
 
