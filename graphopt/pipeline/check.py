@@ -98,6 +98,10 @@ class Checker:
         """The inputs that candidates are compared on."""
         return itertools.islice(self._feeds, self._count)
 
+    def close(self) -> None:
+        """Let go of the original's session: nothing can be compared any more."""
+        self._session = None
+
     def failing_feed(self, before: ir.Model, after: ir.Model) -> Feed | None:
         """The first input on which two candidates differ; None if no single one shows it."""
         from graphopt.runtime import Session

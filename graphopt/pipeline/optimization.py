@@ -390,6 +390,7 @@ def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Repo
         if report.check.status is CheckStatus.OFF:  # else the check tells the same
             report.warnings.append(f"the latency could not be measured: {reason}")
         return
+    checker.close()  # two sessions hold each weight twice; a third is not needed any more
     try:
         sessions = [Session(original, optimized=True), Session(model, optimized=True)]
         report.latency_before, report.latency_after = time_interleaved(sessions, feed)

@@ -32,8 +32,9 @@ from graphopt.graph.walk import nested_graphs
 from graphopt.runtime.ort_values import to_ort_value
 
 _STUB_FILE = "weights"
-# Below this a model is serialized whole: simpler, and ONNX Runtime may pack its weights.
-_LARGE_MODEL = 128 << 20
+# Below this a model is serialized whole: simpler, ONNX Runtime may pack its weights, and the few
+# copies that it makes are small.
+_LARGE_MODEL = 16 << 20
 # A tensor smaller than this stays in the protobuf, where shape inference can read it.
 _LARGE_TENSOR = 64 << 10
 # At the speed of memory, some 100 MB become resident in this time.
