@@ -100,6 +100,6 @@ def test_the_run_that_wakes_a_session_up_is_not_counted():
 
 def test_a_slow_model_is_timed_once_after_warming_up():
     log = []
-    time_interleaved([Sleeper("a", 0.01, log)], {}, seconds=0.0)
+    time_interleaved([Sleeper("a", 0.03, log)], {}, seconds=0.0)
     assert len(log) == 2
     assert time_interleaved([], {}) == []
