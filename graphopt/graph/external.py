@@ -19,10 +19,12 @@ import numpy as np
 
 from graphopt.errors import UnreadableModelError
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.wire import OWN_FILE
 
 _CHUNK = 1 << 24
 # Data files held open from loading on. A process may have a thousand open, or 256.
 _MAXIMUM_PINNED = 128
+_MAXIMUM_PINNED_MODELS = 64  # of all models: each takes two descriptors, one for its mapping
 _NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 
 
@@ -31,10 +33,15 @@ class DataFile:
 
     A pinned file is opened once and mapped once. One that is not holds no file descriptor
     between uses: a mapping of it ends with the arrays that view it.
+
+    Args:
+        path: the file.
+        what: words for it, in errors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str = "external data file") -> None:
         self.path = path
+        self._what = what
         status = path.stat()
         self.size = status.st_size
         self._identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -51,27 +58,45 @@ class DataFile:
         """Whether the file is held open."""
         return self._file is not None
 
+    def __deepcopy__(self, memo: Any) -> "DataFile":
+        return self
+
     def _open(self) -> BinaryIO:
         """The file; UnreadableModelError if it is not the one that was there at first."""
         try:
             file = self.path.open("rb")
         except OSError as error:
             raise UnreadableModelError(
-                f"external data file {self.path} cannot be read: {error.strerror}"
+                f"{self._what} {self.path} cannot be read: {error.strerror}"
             ) from None
+        try:
+            self._check(file)
+        except UnreadableModelError:
+            file.close()
+            raise
+        return file
+
+    def _check(self, file: BinaryIO) -> None:
         status = os.fstat(file.fileno())
         found = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if found != self._identity:
-            file.close()
             raise UnreadableModelError(
-                f"external data file {self.path} changed after the model was loaded:"
-                " load the model again"
+                f"{self._what} {self.path} changed after the model was loaded: load the model again"
             )
-        return file
+
+    def check(self) -> None:
+        """Of a pinned file: whether nobody wrote into it, which its mapping would show.
+
+        Raises:
+            UnreadableModelError: somebody did.
+        """
+        if self._file is not None:
+            self._check(self._file)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
         if self._file is not None:
+            self._check(self._file)
             yield self._file
         else:
             with self._open() as file:
@@ -80,6 +105,7 @@ class DataFile:
     def mapping(self) -> mmap.mmap:
         """The whole file, mapped read-only."""
         if self._mapping is not None:
+            self.check()
             return self._mapping
         with self._opened() as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -125,7 +151,7 @@ class DataFile:
         while done < length:
             chunk = os.pread(source.fileno(), min(_CHUNK, length - done), offset + done)
             if not chunk:
-                raise UnreadableModelError(f"external data file {self.path} is cut short")
+                raise UnreadableModelError(f"{self._what} {self.path} is cut short")
             target.write(chunk)
             done += len(chunk)
 
@@ -189,6 +215,8 @@ class MappedTensor(ir.ExternalTensor):
             view = self._read()
             if self._data.is_pinned:
                 self._view = view
+        else:
+            self._data.check()
         return view
 
     def _read(self) -> np.ndarray:
@@ -230,6 +258,12 @@ class MappedTensor(ir.ExternalTensor):
         self._view = None
         self._data.forget(self.offset or 0, self.nbytes)
 
+    def __deepcopy__(self, memo: Any) -> "MappedTensor":
+        return MappedTensor(self._data, self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickled(self)
+
 
 class EmbeddedTensor(ir.LazyTensor):
     """A tensor whose contents are in the model file itself, and stay there until they are used.
@@ -252,6 +286,63 @@ class EmbeddedTensor(ir.LazyTensor):
     def release(self) -> None:
         """As of the mapped tensor."""
         self._mapped.release()
+
+    def __deepcopy__(self, memo: Any) -> "EmbeddedTensor":
+        copied = EmbeddedTensor(self._mapped)
+        copied.name, copied.doc_string = self.name, self.doc_string
+        copied.metadata_props.clear()
+        copied.metadata_props.update(self.metadata_props)
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickled(self)
+
+
+def _pickled(tensor: ir.TensorProtocol) -> tuple[Any, ...]:
+    """How a tensor is pickled: with its contents, for the file may be elsewhere by then."""
+    shape = tuple(tensor.shape.numpy())
+    notes = (tensor.name, tensor.doc_string, dict(tensor.metadata_props))
+    return _unpickled, (np.array(tensor.numpy()), int(tensor.dtype), shape, *notes)
+
+
+def _unpickled(
+    array: np.ndarray,
+    dtype: int,
+    shape: tuple[int, ...],
+    name: str | None,
+    doc_string: str | None,
+    metadata: dict[str, str],
+) -> ir.Tensor[np.ndarray]:
+    return ir.Tensor(
+        array,
+        ir.DataType(dtype),
+        shape=ir.Shape(shape),
+        name=name,
+        doc_string=doc_string,
+        metadata_props=metadata,
+    )
+
+
+_pinned_models: weakref.WeakSet[DataFile] = weakref.WeakSet()
+
+
+def mapped_model(path: Path) -> DataFile | None:
+    """A model file, held open and mapped; None where too many are, or the system maps none.
+
+    Raises:
+        UnreadableModelError: it cannot be opened.
+        OSError: it is not there.
+    """
+    if len(_pinned_models) >= _MAXIMUM_PINNED_MODELS:
+        return None
+    own = DataFile(path, "model file")
+    own.pin()
+    try:
+        own.mapping()
+    except OSError:
+        return None
+    _pinned_models.add(own)
+    return own
 
 
 class DataFolder:
@@ -276,7 +367,7 @@ class DataFolder:
         """
         what = f"external data of '{located.name}'"
         location = os.fspath(located.location)
-        embedded = self._own is not None and location == self._own.path.name
+        embedded = self._own is not None and location == OWN_FILE
         data = self._own if embedded and self._own is not None else self._file(location, what)
         offset = located.offset or 0
         if offset < 0 or (located.length or 0) < 0:

@@ -23,7 +23,7 @@ from graphopt.errors import InvalidModelError, ModelError, UnreadableModelError
 from graphopt.graph._onnx_ir import ir
 from graphopt.graph.carried import attach, lift
 from graphopt.graph.clone import clone
-from graphopt.graph.external import DataFile, DataFolder, MissingTensor
+from graphopt.graph.external import DataFile, DataFolder, MissingTensor, mapped_model
 from graphopt.graph.problem import one_line, root_cause
 from graphopt.graph.proto import MAXIMUM_BYTES, MAXIMUM_NESTING, all_scopes, nesting_depth
 from graphopt.graph.save import without_collection
@@ -36,7 +36,7 @@ from graphopt.graph.walk import (
     tensor_attributes,
     with_tensors,
 )
-from graphopt.graph.wire import without_contents
+from graphopt.graph.wire import OWN_FILE, without_contents
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 """What a model can be read from."""
@@ -52,7 +52,8 @@ _LARGE_FILE = 1 << 20
 def load(source: ModelSource, *, need_data: bool = True) -> ir.Model:
     """The model in `source`, sharing no graph, node or value with it.
 
-    Tensors may be shared with an `ir.Model`, and are mapped from external data files.
+    Tensors may be shared with an `ir.Model`, and are mapped from external data files, or from
+    a large model file. Such a file may be replaced or removed meanwhile, but not written into.
 
     Args:
         source: the model.
@@ -95,11 +96,8 @@ def _read(path: Path) -> tuple[bytes, DataFile | None]:
                 f"{path} has {size / 2**30:.1f} GiB, an ONNX file has at most 2:"
                 " larger models keep their weights in external data"
             )
-        if size < _LARGE_FILE:
-            return path.read_bytes(), None
-        own = DataFile(path)
-        own.pin()
-        shorter = without_contents(memoryview(own.mapping()), path.name)
+        own = mapped_model(path) if size >= _LARGE_FILE else None
+        shorter = None if own is None else without_contents(memoryview(own.mapping()))
         return (path.read_bytes(), None) if shorter is None else (shorter, own)
     except FileNotFoundError:
         raise UnreadableModelError(f"{path}: there is no such file") from None
@@ -255,7 +253,9 @@ def _map_external_data(
         nonlocal opened
         if not isinstance(tensor, ir.ExternalTensor):
             return tensor
-        if not need_data and (folder is None or not (folder / tensor.location).exists()):
+        embedded = own is not None and tensor.location == OWN_FILE
+        optional = not need_data and not embedded
+        if optional and (folder is None or not (folder / tensor.location).exists()):
             return MissingTensor(tensor)
         if folder is None:
             raise UnreadableModelError(

@@ -20,6 +20,8 @@ from graphopt.graph._onnx_ir import ir
 
 LARGE = 4096
 """Contents of fewer bytes stay where they are."""
+OWN_FILE = "\0"
+"""As location of external data: the file of the model itself. No file has this name."""
 
 _MODEL, _GRAPH, _FUNCTION, _NODE, _ATTRIBUTE, _TENSOR = range(6)
 _Schema = dict[int, dict[int, int]]
@@ -32,8 +34,12 @@ _EVERYWHERE: _Schema = {
     _NODE: {5: _ATTRIBUTE},
     _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH},
 }
+_LISTS = frozenset({7, 8, 9})
+"""In an attribute: its floats, integers or strings, a field for each."""
 _MAIN_GRAPH: _Schema = {_MODEL: {7: _GRAPH}, _GRAPH: {5: _TENSOR}}
 
+_ELSEWHERE = frozenset({4, 5, 6, 7, 9, 10, 11, 13, 14})
+"""In a tensor: contents other than its first raw data, and where they are."""
 _DIMS, _DATA_TYPE, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 9, 13, 14
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _MOST_LEVELS = 200
@@ -53,26 +59,23 @@ class _Field(NamedTuple):
     end: int
 
 
-def without_contents(model: memoryview, location: str) -> bytes | None:
-    """A serialized model whose large tensors say where in the file their contents are.
+def without_contents(model: memoryview) -> bytes | None:
+    """A serialized model whose large tensors say where in the file, `OWN_FILE`, their contents are.
 
     Args:
         model: the bytes of the file.
-        location: the file, as the tensors are to call it.
 
     Returns:
         The shorter model; None where nothing is to be gained, or protobuf has to say what is
         wrong with the bytes.
     """
     try:
-        return _shorter(model, 0, len(model), _MODEL, location, 0)
+        return _shorter(model, 0, len(model), _MODEL, 0)
     except _MalformedError:
         return None
 
 
-def _shorter(
-    data: memoryview, start: int, end: int, message: int, location: str, level: int
-) -> bytes | None:
+def _shorter(data: memoryview, start: int, end: int, message: int, level: int) -> bytes | None:
     """The message without contents of large tensors; None if it holds none."""
     if level > _MOST_LEVELS:
         return None
@@ -80,15 +83,17 @@ def _shorter(
     parts: list[bytes | memoryview] = []
     done = start
     for field in _fields(data, start, end):
+        if message == _ATTRIBUTE and field.number in _LISTS:
+            break  # millions of numbers, in a forest of decision trees; no tensor stands beside
         if field.kind != _BYTES or field.end - field.body < LARGE:
             continue
         child = children.get(field.number)
         if child is None:
             continue
         if child == _TENSOR:
-            made = _shorter_tensor(data, field.body, field.end, location)
+            made = _shorter_tensor(data, field.body, field.end)
         else:
-            made = _shorter(data, field.body, field.end, child, location, level + 1)
+            made = _shorter(data, field.body, field.end, child, level + 1)
         if made is not None:
             parts += [data[done : field.start], _framed(field.number, made)]
             done = field.end
@@ -97,7 +102,7 @@ def _shorter(
     return b"".join([*parts, data[done:end]])
 
 
-def _shorter_tensor(data: memoryview, start: int, end: int, location: str) -> bytes | None:
+def _shorter_tensor(data: memoryview, start: int, end: int) -> bytes | None:
     raw: _Field | None = None
     dims: list[int] = []
     data_type = 0
@@ -106,7 +111,7 @@ def _shorter_tensor(data: memoryview, start: int, end: int, location: str) -> by
         if field.number == _RAW_DATA and field.kind == _BYTES and raw is None:
             raw = field
             continue
-        if field.number in (_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION):
+        if field.number in _ELSEWHERE:
             return None
         if field.number == _DIMS and field.kind == _VARINT:
             dims.append(_varint(data, field.body)[0])
@@ -128,7 +133,7 @@ def _shorter_tensor(data: memoryview, start: int, end: int, location: str) -> by
         return None  # the checks that follow say what is wrong with it
     place = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
     length = raw.end - raw.body
-    for key, text in (("location", location), ("offset", raw.body), ("length", length)):
+    for key, text in (("location", OWN_FILE), ("offset", raw.body), ("length", length)):
         place.external_data.add(key=key, value=str(text))
     return b"".join([*others, place.SerializeToString(deterministic=True)])
 

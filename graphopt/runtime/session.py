@@ -118,7 +118,8 @@ class Session:
         array = np.asarray(value)
         if is_beyond_numpy(array.dtype):
             return to_ort_value(self._runtime, ir.tensor(array))
-        return array
+        # The default of an input may lie at any byte of a model file.
+        return np.require(array, requirements="A")
 
     def _ort_value(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):

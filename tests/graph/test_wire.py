@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
 import random
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphopt.errors import GraphoptError
 from graphopt.graph import ir, load, save, to_bytes, to_proto
-from graphopt.graph.external import EmbeddedTensor
+from graphopt.graph.external import EmbeddedTensor, MappedTensor
 from graphopt.graph.wire import LARGE, without_contents
 from graphopt.runtime import Session
 
@@ -88,7 +92,7 @@ def test_the_contents_stay_in_the_file_and_are_the_same(path: Path) -> None:
 
 
 def test_what_is_parsed_holds_none_of_them(path: Path) -> None:
-    shorter = without_contents(memoryview(path.read_bytes()), path.name)
+    shorter = without_contents(memoryview(path.read_bytes()))
     assert shorter is not None
     spelled = 5 * SIDE  # not raw data: it stays
     assert len(shorter) < 3 * LARGE + spelled
@@ -175,3 +179,99 @@ def test_a_damaged_file_is_read_as_its_bytes_are(path: Path) -> None:
             except GraphoptError as error:
                 results.append(type(error))
         assert results[0] == results[1]
+
+
+def test_a_forest_is_not_looked_through_number_by_number() -> None:
+    """A model of a million small fields holds no tensors between them."""
+    numbers_of_nodes = [5] * 400_000
+    forest = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], nodes_treeids=numbers_of_nodes)
+    words = helper.make_tensor("s", TensorProto.STRING, [400_000], [b"word"] * 400_000)
+    graph = helper.make_graph([forest], "g", [], [], [words])
+    whole = helper.make_model(graph).SerializeToString()
+    view = _Counted(whole)
+    assert without_contents(view) is None  # type: ignore[arg-type]
+    assert view.reads < 1000
+
+
+class _Counted:
+    """Bytes that count how often one of them is read."""
+
+    def __init__(self, contents: bytes) -> None:
+        self._contents = contents
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    def __getitem__(self, place: int | slice) -> int | bytes:
+        self.reads += 1
+        return self._contents[place]
+
+
+def test_the_name_of_the_file_may_be_no_text(path: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff\xfe.onnx")
+    path.rename(odd)
+    assert isinstance(load(odd).graph.initializers["w"].const_value, EmbeddedTensor)
+
+
+def test_a_tensor_that_names_the_file_as_its_data_is_an_external_one(path: Path) -> None:
+    proto = onnx.ModelProto.FromString(path.read_bytes())
+    tensor = proto.graph.initializer.add(name="own", data_type=TensorProto.UINT8, dims=[5000])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=path.name)
+    path.write_bytes(proto.SerializeToString())
+    model = load(path)
+    assert isinstance(model.graph.initializers["own"].const_value, MappedTensor)
+    assert isinstance(model.graph.initializers["w"].const_value, EmbeddedTensor)
+
+
+def test_a_file_that_is_written_into_is_noticed(path: Path) -> None:
+    model = load(path)
+    tensor = model.graph.initializers["w"].const_value
+    assert tensor is not None
+    tensor.numpy()
+    with path.open("r+b") as file:
+        file.truncate(1 << 20)
+    for use in (tensor.numpy, tensor.tobytes, lambda: to_bytes(model)):
+        with pytest.raises(GraphoptError, match="changed after the model was loaded"):
+            use()
+
+
+def test_a_file_may_be_removed(path: Path) -> None:
+    model = load(path)
+    path.unlink()
+    tensor = model.graph.initializers["w"].const_value
+    assert np.array_equal(tensor.numpy(), numbers(0, SIDE, SIDE))  # type: ignore[union-attr]
+
+
+def test_a_model_can_be_copied_whole_and_pickled(path: Path) -> None:
+    model = load(path)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert to_bytes(copied) == to_bytes(model)
+    copied.graph.initializers["w"].name = "other"
+    assert model.graph.initializers["w"].const_value.name == "w"  # type: ignore[union-attr]
+
+
+def test_many_models_leave_room_for_other_files(path: Path) -> None:
+    """The first ones are mapped, the others read."""
+    models = [load(path) for _ in range(80)]
+    held = [model.graph.initializers["w"].const_value for model in models]
+    assert 0 < sum(isinstance(tensor, EmbeddedTensor) for tensor in held) <= 64
+    assert to_bytes(models[0]) == to_bytes(models[-1])
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_tensors_of_any_type_at_any_byte(shift: int, tmp_path: Path) -> None:
+    proto = large_model()
+    for dtype in (np.int64, np.float64, np.float16, np.bool_, ml_dtypes.bfloat16):
+        array = np.random.default_rng(0).integers(0, 2, 3000).astype(dtype)
+        name = f"{np.dtype(dtype).name}{'x' * shift}"
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    file = tmp_path / "model.onnx"
+    file.write_bytes(proto.SerializeToString())
+    model = load(file)
+    for tensor in proto.graph.initializer:
+        found = model.graph.initializers[tensor.name].const_value
+        assert np.array_equal(found.numpy(), numpy_helper.to_array(tensor))  # type: ignore[union-attr]
+    save(model, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == to_bytes(load(proto))
