@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -54,7 +55,7 @@ def merge(
 ) -> int:
     """Make one model of several, and prove it against running them one by one."""
     invocation = context.ensure_object(Invocation)
-    mapped = _mapped(pairs)
+    mapped = _mapped(pairs, sources)
     try:
         shares = None if weights is None else [float(text) for text in weights.split(",")]
     except ValueError:
@@ -75,13 +76,27 @@ def merge(
     return 0
 
 
-def _mapped(pairs: tuple[str, ...]) -> dict[str, str] | None:
+def _mapped(pairs: Sequence[str], sources: Sequence[str]) -> dict[str, str] | None:
+    """Input of the second model -> output of the first; names may hold colons themselves."""
     found: dict[str, str] = {}
     for text in pairs:
-        source, colon, target = text.rpartition(":")
-        if not colon or not source or not target:
+        parts = text.split(":")
+        splits = [(":".join(parts[:i]), ":".join(parts[i:])) for i in range(1, len(parts))]
+        splits = [(source, target) for source, target in splits if source and target]
+        if len(splits) > 1 and len(sources) == 2:
+            splits = _existing(splits, sources) or splits
+        if len(splits) != 1:
             raise UsageError(f"--map '{text}': write OUTPUT:INPUT")
+        [(source, target)] = splits
         if target in found:
             raise UsageError(f"--map gives the input '{target}' two outputs")
         found[target] = source
     return found or None
+
+
+def _existing(splits: Sequence[tuple[str, str]], sources: Sequence[str]) -> list[tuple[str, str]]:
+    from graphopt.graph import load
+
+    first, second = (load(source, need_data=False).graph for source in sources)
+    outputs, inputs = {v.name for v in first.outputs}, {v.name for v in second.inputs}
+    return [(source, target) for source, target in splits if source in outputs and target in inputs]

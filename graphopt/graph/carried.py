@@ -133,6 +133,16 @@ def attach(model: ir.Model, lifted: Lifted) -> None:
             nodes[place][position].attributes.add(attribute)
 
 
+def forget_carried(graph: ir.Graph) -> None:
+    """Drop what is carried by places and names that a graph no longer has.
+
+    How a model was trained is said of the whole model, and a second type of what is declared
+    twice belongs to the position of an output.
+    """
+    graph.meta.pop(_TRAINING_INFO, None)
+    graph.meta.pop(_OUTPUT_TYPES, None)
+
+
 @contextmanager
 def detached(model: ir.Model) -> Iterator[Lifted]:
     """While it is open, the model holds only what onnx_ir can serialize; yields the rest."""

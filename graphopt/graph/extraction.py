@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.errors import UsageError
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.carried import forget_carried
 from graphopt.graph.clone import clone
 from graphopt.graph.walk import all_graphs, nested_graphs, outer_values, subgraphs
 
@@ -41,6 +42,7 @@ def extract(
             raise UsageError(f"'{value.name}' is an input and an output: there is nothing between")
         given.append(value if value.is_graph_input() else _given(value, part))
     graph.outputs.extend(results)
+    forget_carried(graph)
     nodes, read = _needed(graph)
     missing = [v.name or "" for v in graph.inputs if v in read and v not in given and inputs]
     missing = [name for name in missing if name not in graph.initializers]

@@ -14,8 +14,12 @@ import numpy as np
 
 from graphopt.errors import UsageError
 from graphopt.graph._onnx_ir import ir
+from graphopt.graph.carried import forget_carried
 from graphopt.graph.clone import clone
 from graphopt.graph.walk import all_nodes, nested_graphs
+
+_OPSET = 13
+"""Of a model that has none of ONNX's own operators."""
 
 Binding = Mapping[str, tuple[int, str]]
 """Input of a model -> which model's input or output it is: the model's position, the name."""
@@ -56,13 +60,16 @@ def join(
     models: Sequence[ir.Model],
     bindings: Sequence[Binding],
     combination: Combination | None = None,
+    *,
+    to_outputs: bool = False,
 ) -> Merged:
     """Put models into one graph, in their order.
 
     Args:
         models: they are not changed; of the same operator sets.
         bindings: for each model what its inputs are; what is not there stays an input. Bound
-            are only tensors of models before it. An output that an input is bound to is inner.
+            are only tensors of models before it.
+        to_outputs: whether inputs are bound to outputs, which are inner then; else to inputs.
         combination: None where every output stays one; else how outputs at the same position are
             combined, which the models must then have the same number of.
 
@@ -75,7 +82,8 @@ def join(
     _check_opsets(models)
     copies = [clone(model) for model in models]
     whole = copies[0]
-    consumed = {source for binding in bindings for source in binding.values()}
+    scales = [pair for copy in copies for pair in _scales(copy)]
+    consumed = {source for binding in bindings for source in binding.values() if to_outputs}
     taken: list[dict[str, ir.Value]] = []
     made: list[dict[str, ir.Value]] = []
     inputs: list[ir.Value] = []
@@ -84,11 +92,12 @@ def join(
         own: dict[str, ir.Value] = {}
         outputs = {value.name or "": value for value in copy.graph.outputs}
         copy.graph.outputs[:] = []
+        forget_carried(copy.graph)
         for value in copy.graph.inputs:
             name = value.name or ""
             if name in binding:
                 index, source = binding[name]
-                own[name] = made[index].get(source) or taken[index][source]
+                own[name] = (made if to_outputs else taken)[index][source]
                 ir.convenience.replace_all_uses_with(value, own[name])
                 copy.graph.initializers.pop(name, None)  # a default that nobody needs any more
             else:
@@ -104,6 +113,7 @@ def join(
         made.append(outputs)
         results.append([pair for pair in outputs.items() if (position, pair[0]) not in consumed])
     combined: dict[ir.Value, list[ir.Value]] = {}
+    whole.opset_imports.setdefault("", _OPSET)  # of the nodes that are added
     if combination is None:
         given = [pair for side in results for pair in side]
     else:
@@ -114,6 +124,8 @@ def join(
             combined[total] = parts
             given.append((same[0][0], total))
     _give_names(whole, inputs, given)
+    for value, parameters in scales:
+        value.meta[_SCALES] = {key: held.name or "" for key, held in parameters.items()}
     whole.graph.inputs[:] = inputs
     whole.graph.outputs.extend(value for _, value in given)
     shares = {
@@ -121,6 +133,23 @@ def join(
         for total, parts in combined.items()
     }
     return Merged(whole, _names(taken), _names(made), shares)
+
+
+_SCALES = "quant_parameter_tensor_names"
+"""Where onnx_ir keeps an annotation: of a quantized tensor, what its scale and zero point are."""
+
+
+def _scales(model: ir.Model) -> list[tuple[ir.Value, dict[str, ir.Value]]]:
+    """Annotated values, with the tensors themselves in place of their names."""
+    values = [value for graph in nested_graphs(model.graph) for value in _values(graph)]
+    annotated = [value for value in values if _SCALES in value.meta]
+    if not annotated:
+        return []
+    named = {value.name: value for value in values}
+    return [
+        (value, {key: named[name] for key, name in value.meta[_SCALES].items() if name in named})
+        for value in annotated
+    ]
 
 
 def _names(sides: Sequence[Mapping[str, ir.Value]]) -> tuple[Mapping[str, str], ...]:
@@ -195,7 +224,7 @@ def _combined(graph: ir.Graph, parts: Sequence[ir.Value], combination: Combinati
         total = _node(graph, "Sum", voices)
         if dtype != ir.DataType.FLOAT:
             total = _node(graph, "Cast", [total], to=int(dtype))
-    elif len(set(weights)) == 1:
+    elif len(set(weights)) == 1 and dtype != ir.DataType.DOUBLE:  # ONNX Runtime's has no double
         total = _node(graph, "Mean", parts)
     else:
         scaled = [
@@ -246,18 +275,26 @@ def _give_names(
     """
     taken: set[str] = set()
     kept: set[ir.Value] = set()
+    graphs = list(nested_graphs(model.graph))
+    every = [value for graph in graphs for value in _values(graph)]
+    # A weight cannot take a name that another weight of its graph has yet to lose.
+    weights = [(graph, list(graph.initializers.values())) for graph in graphs]
+    for graph, _ in weights:
+        graph.initializers.clear()
     for name, value in [*((value.name or "", value) for value in inputs), *outputs]:
         if value in kept:
             continue  # an input that is an output as it is
         value.name = _free(name, taken)
         taken.add(value.name)
         kept.add(value)
-    for each in nested_graphs(model.graph):
-        for value in _values(each):
-            if value in kept or value.name == "":  # an output that is left out has no name
-                continue
-            value.name = _free(value.name or "merged", taken)
-            taken.add(value.name)
+    for value in every:
+        if value in kept or value.name == "":  # an output that is left out has no name
+            continue
+        value.name = _free(value.name or "merged", taken)
+        taken.add(value.name)
+    for graph, held in weights:
+        for value in held:
+            graph.initializers.add(value)
     nodes: set[str] = set()
     for node in all_nodes(model):
         if node.name:

@@ -56,7 +56,7 @@ def _rename(model: ir.Model, renamed: Mapping[str, int | str]) -> None:
             for symbol in _symbols(value)
         ]
         for value in model.graph.inputs
-        if value.shape is not None
+        if value.shape is not None and isinstance(value.type, ir.TensorType)
     }
     infer_shapes(model, input_shapes=shapes)
 

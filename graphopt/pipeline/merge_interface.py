@@ -85,6 +85,22 @@ def shared(models: Sequence[ir.Model], *, by_position: bool) -> list[Binding]:
     return bindings
 
 
+def check_bindings(
+    models: Sequence[ir.Model], bindings: Sequence[Binding], *, to_outputs: bool
+) -> None:
+    """See that what is bound still fits now that free dims have got the sizes of other models.
+
+    Raises:
+        UsageError: two models fix a free dim of a third to different sizes.
+    """
+    for model, binding in zip(models, bindings, strict=True):
+        inputs = {value.name: value for value in model.graph.inputs}
+        for name, (index, source) in binding.items():
+            graph = models[index].graph
+            side = graph.outputs if to_outputs else graph.inputs
+            _check_fit(next(value for value in side if value.name == source), inputs[name])
+
+
 def match_outputs(models: Sequence[ir.Model]) -> None:
     """Put the outputs of the models of an ensemble into the order of the first one's.
 

@@ -20,7 +20,13 @@ from graphopt.graph import ModelSource, clone, ir, raise_opset, verify
 from graphopt.graph.merging import Combination, Merged, join
 from graphopt.graph.walk import opset_version
 from graphopt.pipeline.merge_dims import unite_dims
-from graphopt.pipeline.merge_interface import chained, class_axis, match_outputs, shared
+from graphopt.pipeline.merge_interface import (
+    chained,
+    check_bindings,
+    class_axis,
+    match_outputs,
+    shared,
+)
 from graphopt.pipeline.model_files import (
     check_output,
     described_values,
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from graphopt.runtime import Feed, Session
 
 _INPUTS = 3
+_FIRST_WITH_ONE_HOT = 9
 MODES = ("chain", "parallel", "mean", "vote")
 
 
@@ -107,7 +114,7 @@ def merge(
             check_output(source, output, overwrite)
     originals = [load_valid(source) for source in sources]
     described = frozenset[str]().union(*map(described_values, originals))
-    models, notes = _of_one_opset(originals)
+    models, notes = _of_one_opset(originals, _FIRST_WITH_ONE_HOT if mode == "vote" else 0)
     for model in models:
         infer_shapes(model)
     if mode == "chain":
@@ -115,12 +122,14 @@ def merge(
     else:
         bindings = shared(models, by_position=mode != "parallel")
     unite_dims(models, bindings)
+    to_outputs = mode == "chain"
+    check_bindings(models, bindings, to_outputs=to_outputs)
     combination = None
     if mode in ("mean", "vote"):
         match_outputs(models)
         axis = class_axis(models[0], vote_axis) if mode == "vote" else None
         combination = Combination(shares, axis)
-    merged = join(models, bindings, combination)
+    merged = join(models, bindings, combination, to_outputs=to_outputs)
     infer_shapes(merged.model)
     problems = verify(merged.model)
     if problems:
@@ -148,12 +157,14 @@ def _shares(mode: str, weights: Sequence[float] | None, count: int) -> tuple[flo
         raise UsageError("weights are of an ensemble: mean or vote")
     if len(weights) != count or not all(math.isfinite(w) and w > 0 for w in weights):
         raise UsageError(f"give {count} weights above 0, one for each model")
-    return tuple(weight / sum(weights) for weight in weights)
+    most = max(weights)  # a sum of weights as they are may leave the range
+    return tuple(weight / most / sum(other / most for other in weights) for weight in weights)
 
 
-def _of_one_opset(models: Sequence[ir.Model]) -> tuple[list[ir.Model], list[str]]:
+def _of_one_opset(models: Sequence[ir.Model], lowest: int) -> tuple[list[ir.Model], list[str]]:
+    """The models, raised to the highest operator set of theirs, which is at least `lowest`."""
     versions = [opset_version(model.graph, model) for model in models]
-    highest = max(versions)
+    highest = max(*versions, lowest)
     notes = [
         f"model {position} was raised from operator set {version} to {highest}"
         for position, version in enumerate(versions, 1)
@@ -211,6 +222,11 @@ def _by_parts(
 
 def _combined(values: Sequence[np.ndarray], combination: Combination) -> np.ndarray:
     axis = combination.vote_axis
+    if len({value.shape for value in values}) > 1:
+        shapes = ", ".join(str(list(value.shape)) for value in values)
+        raise UsageError(
+            f"the models give outputs of other shapes, {shapes}: nothing combines them"
+        )
     if axis is None:
         voices = values
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from graphopt.graph import load
 from tests.cli.conftest import Invoke
@@ -77,6 +79,23 @@ def test_models_vote(model: Path, tmp_path: Path, invoke: Invoke) -> None:
     done = invoke("merge", model, other, "-o", target, "--mode", "vote", "--weights", "2,1")
     assert done.code == 0, done.err
     assert "verified on 3 inputs" in done.out
+
+
+def test_names_that_are_mapped_may_hold_colons(tmp_path: Path, invoke: Invoke) -> None:
+    files = []
+    for source, target in (("x:0", "y:0"), ("data:0", "z:0")):
+        graph = helper.make_graph(
+            [helper.make_node("Neg", [source], [target])],
+            "g",
+            [helper.make_tensor_value_info(source, 1, [3])],
+            [helper.make_tensor_value_info(target, 1, [3])],
+        )
+        opsets = [helper.make_opsetid("", 17)]
+        files.append(tmp_path / f"{target[0]}.onnx")
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), files[-1])
+    done = invoke("merge", *files, "-o", tmp_path / "o.onnx", "--map", "y:0:data:0", "--json")
+    assert done.code == 0, done.err
+    assert list(done.json["outputs"]) == ["z:0"]
 
 
 @pytest.mark.parametrize(

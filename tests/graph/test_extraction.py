@@ -5,7 +5,7 @@ import onnx.parser
 import pytest
 
 from graphopt.errors import UsageError
-from graphopt.graph import extract, ir, load, verify
+from graphopt.graph import extract, ir, load, to_proto, verify
 from graphopt.runtime import Session
 from graphopt.shapes import infer_shapes
 
@@ -104,3 +104,16 @@ def test_the_name_of_what_is_given_was_taken() -> None:
     part = extract(whole, ["c"], ["y"])
     found = run(part, c=np.array([0, 1], np.float32))["y"]
     assert np.allclose(found, [1, 1 + np.e])
+
+
+def test_another_type_of_an_output_stays_with_no_other_output() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,3] y) '
+        "{ y = Relu(x) z = ReduceSum<keepdims = 0>(y) }"
+    )
+    proto.graph.output.add().CopyFrom(proto.graph.input[0])
+    proto.graph.output[1].type.tensor_type.shape.dim[0].dim_param = "other"
+    whole = load(proto)
+    infer_shapes(whole)
+    part = to_proto(extract(whole, outputs=["y", "z"]))
+    assert len(part.graph.output[1].type.tensor_type.shape.dim) == 0

@@ -120,6 +120,67 @@ def test_branches_keep_what_they_capture() -> None:
     assert found[0].tolist() == [0, 2]
 
 
+def test_a_weight_is_not_renamed_to_what_another_is_called() -> None:
+    crowded = model(
+        "g (float[3] x) => (float[3] t) <float[3] w = {1, 2, 3}, float[3] w_2 = {4, 5, 6}> "
+        "{ s = Mul(x, w) t = Add(s, w_2) }"
+    )
+    result = merge([crowded, model("g (float[3] t) => (float[3] w) { w = Neg(t) }")])
+    assert list(result.outputs) == ["w"]
+    assert run(result, x=np.ones(3, np.float32))[0].tolist() == [-5, -7, -9]
+
+
+def test_a_weight_that_is_an_output_takes_its_name_from_another_weight() -> None:
+    second = scores(3, "z", "y")
+    second.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, []))
+    result = merge([scores(2), second])
+    assert list(result.outputs) == ["z", "w"]
+    made, weight = run(result, x=X)
+    assert made.tolist() == [[-30, 0, 12]]
+    assert weight == 3
+
+
+@pytest.mark.parametrize("mode", ["chain", "parallel", "mean"])
+def test_sizes_that_contradict_each_other_through_a_third_model_are_told(mode: str) -> None:
+    one, two = (model(f"g (float[{n},3] y) => (float[{n},3] z) {{ z = Neg(y) }}") for n in (1, 2))
+    free = model("g (float[K,3] z) => (float[K,3] y) { y = Neg(z) }")
+    models = [one, free, two] if mode == "chain" else [scores(1, "z", "y"), one, two]
+    with pytest.raises(UsageError, match="do not fit: shapes"):
+        merge(models, mode=mode)
+
+
+def test_an_optional_goes_from_model_to_model() -> None:
+    giving = model(
+        "g (float[N] x) => (optional(float[N]) o) { o = Optional(x) }",
+    )
+    taking = model("g (optional(float[N]) o) => (float[N] y) { y = OptionalGetElement(o) }")
+    result = merge([giving, taking])
+    assert run(result, x=X[0])[0].tolist() == X[0].tolist()
+
+
+def test_an_annotation_follows_the_scale_that_it_names() -> None:
+    annotated = []
+    for source in (scores(2), scores(3, "z", "y")):
+        scale = onnx.numpy_helper.from_array(np.array(source.graph.name == "g", np.float32), "by")
+        source.graph.initializer.append(scale)
+        note = source.graph.quantization_annotation.add(tensor_name="w")
+        note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="by")
+        annotated.append(source)
+    found = merge(annotated).model.graph.quantization_annotation
+    named = {a.tensor_name: a.quant_parameter_tensor_names[0].value for a in found}
+    assert named == {"w": "by", "w_2": "by_2"}
+
+
+def test_another_type_of_an_output_stays_with_no_other_output() -> None:
+    first = scores(2)
+    first.graph.output.add().CopyFrom(first.graph.input[0])
+    first.graph.output[1].type.tensor_type.shape.dim[0].dim_param = "other"
+    second = model("g (float[N,3] y) => (float z) { z = ReduceSum<keepdims = 0>(y) }")
+    result = merge([first, second])
+    assert result.outputs == {"x": "FLOAT[N,3]", "z": "FLOAT"}
+    assert len(result.model.graph.output[1].type.tensor_type.shape.dim) == 0
+
+
 def test_the_older_operator_set_is_raised() -> None:
     old = model("g (float[N,3] y) => (float[N,1] z) { z = ReduceSum<axes = [1]>(y) }", opset=11)
     result = merge([scores(1), old])
@@ -173,6 +234,17 @@ def test_side_by_side_other_inputs_have_other_free_dims() -> None:
     run(result, x=X, other=np.ones((4, 3), np.float32))
 
 
+def test_side_by_side_what_a_model_passes_through_stays_an_output() -> None:
+    passing = model("g (float[N,3] x) => (float[N,3] y, float[N,3] x) { y = Neg(x) }")
+    result = merge([passing, scores(2, "z")], mode="parallel")
+    assert list(result.outputs) == ["y", "x", "z"]
+    negated, passed, doubled = run(result, x=X)
+    assert passed.tolist() == X.tolist() == (-negated).tolist()
+    assert doubled.tolist() == (2 * X).tolist()
+    result = merge([passing, passing], mode="mean")
+    assert [found.tolist() for found in run(result, x=X)] == [(-X).tolist(), X.tolist()]
+
+
 # Ensembles ---------------------------------------------------------------------------------
 
 
@@ -204,6 +276,55 @@ def test_outputs_of_one_name_are_combined_in_whatever_order_they_are() -> None:
 def test_an_ensemble_votes_by_top_class() -> None:
     result = merge([scores(1), scores(2), scores(-1)], mode="vote")
     assert np.allclose(run(result, x=X)[0], [[1 / 3, 0, 2 / 3]])
+
+
+@pytest.mark.parametrize("mode", ["mean", "vote"])
+@pytest.mark.parametrize("weights", [None, [1, 3]])
+@pytest.mark.parametrize("dtype", ["float16", "double"])
+def test_an_ensemble_of_other_floats(mode: str, weights: list[float] | None, dtype: str) -> None:
+    parts = [
+        model(
+            f"g ({dtype}[N,3] x) => ({dtype}[N,3] y) {{ c = Constant<value_float = {sign}>() "
+            "w = CastLike(c, x) y = Mul(x, w) }"
+        )
+        for sign in (1.0, -2.0)
+    ]
+    result = merge(parts, mode=mode, weights=weights)
+    [found] = run(result, x=X.astype("float64" if dtype == "double" else dtype))
+    low, high = [0.5, 0.5] if weights is None else [0.25, 0.75]
+    expected = (low - 2 * high) * X if mode == "mean" else [[high, 0, low]]
+    assert found.tolist() == np.asarray(expected).tolist()
+
+
+def test_a_vote_of_old_models_raises_them_to_where_it_can_be_said() -> None:
+    old = model("g (float[N,3] x) => (float[N,3] y) { y = Neg(x) }", opset=8, ir_version=4)
+    result = merge([old, old], mode="vote")
+    assert "from operator set 8 to 9" in result.notes[0]
+    assert run(result, x=X)[0].tolist() == [[1, 0, 0]]
+
+
+def test_models_of_other_classes_do_not_vote() -> None:
+    twice = model(
+        "g (float[N,3] x) => (float[N,K] y) { f = Concat<axis = 1>(x, x) "
+        "r = ReduceMax<axes = [0], keepdims = 0>(f) n = IsNaN(r) all = Not(n) "
+        "y = Compress<axis = 1>(f, all) }"
+    )
+    with pytest.raises(UsageError, match="outputs of other shapes"):
+        merge([scores(1), twice], mode="vote")
+
+
+def test_weights_may_be_as_large_as_numbers_are() -> None:
+    result = merge([scores(1), scores(3)], mode="mean", weights=[1e308, 1e308])
+    assert run(result, x=X)[0].tolist() == (2 * X).tolist()
+
+
+def test_operators_that_are_added_have_their_operator_set() -> None:
+    own = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["com.microsoft" : 1]> g (float[3,3] x) => (float[3,3] y) '
+        "{ y = com.microsoft.FusedMatMul(x, x) }"
+    )
+    result = merge([own, own], mode="mean")
+    assert result.verified == 3
 
 
 def test_pixels_vote_along_the_axis_that_is_named() -> None:
