@@ -116,6 +116,7 @@ class Trainer:
         )
         self.epochs: list[Epoch] = []
         self._best = network.state()
+        self._judged_on = 0
         self._recipe_text = f"{recipe} {targets} {[weight for _, weight in teachers]} {key}"
         self._started_from = _digest(self._best)
 
@@ -143,6 +144,7 @@ class Trainer:
             UsageError: the state is of another training, or the loss is not finite.
         """
         tell = progress or (lambda _: None)
+        self._judged_on = len(held_out)
         if state_file is not None and Path(state_file).exists():
             self._load(Path(state_file))
         if not self.epochs:
@@ -161,14 +163,30 @@ class Trainer:
 
     @property
     def best(self) -> Epoch:
-        """The first epoch of those that the judge likes best, or with the least held-out loss.
+        """The latest epoch that the judge likes as well as any, or that with the least held-out loss.
 
         Whoever comes close to a teacher repeats its mistakes: a judge who has labels may like an
-        epoch that the loss does not.
+        epoch that the loss does not. A share of n samples is known to sqrt(p (1 - p) / n) only: of
+        epochs that differ by less the later one is taken, for the rate falls to the end; but none
+        that is not better than the start.
         """
-        if self._judge is not None:
-            return max(self.epochs, key=lambda e: (not math.isnan(e.metric), e.metric))
-        return min(self.epochs, key=lambda epoch: epoch.held_out)
+        if self._judge is None:
+            return min(self.epochs, key=lambda epoch: epoch.held_out)
+        best, start = self.epochs[0], self.epochs[0].metric
+        highest = start
+        for epoch in self.epochs[1:]:
+            if math.isnan(epoch.metric) or epoch.metric <= start:
+                continue
+            if not epoch.metric < highest - self._doubt(highest):
+                best = epoch
+            highest = epoch.metric if math.isnan(highest) else max(highest, epoch.metric)
+        return best
+
+    def _doubt(self, metric: float) -> float:
+        """The standard error of a share, or of a mean of figures between 0 and 1, at most."""
+        if not 0 <= metric <= 1 or not self._judged_on:
+            return 0.0
+        return math.sqrt(metric * (1 - metric) / self._judged_on)
 
     def _epoch(
         self, number: int, feeds: Iterable[dict[str, Any]], tell: Callable[[str], None]

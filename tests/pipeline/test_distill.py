@@ -160,12 +160,36 @@ def test_a_metric_chooses_the_epoch(student: Path, teacher: Path, data: Path) ->
 def test_a_figure_that_is_no_number_chooses_nothing() -> None:
     training = pytest.importorskip("graphopt.distillation.training", reason="needs PyTorch")
     trainer = training.Trainer.__new__(training.Trainer)
-    trainer._judge = lambda: 0.0
+    trainer._judge, trainer._judged_on = (lambda: 0.0), 100
     trainer.epochs = [
         training.Epoch(number, 1.0, 1.0, 1.0, figure)
         for number, figure in enumerate((float("nan"), 2.0, 3.0, float("nan")))
     ]
     assert trainer.best.number == 2
+
+
+@pytest.mark.parametrize(
+    ("figures", "best"),
+    [
+        ((0.6, 0.8, 0.7), 1),  # 0.8 of 100 is known to 0.04
+        ((0.6, 0.8, 0.77), 2),
+        ((0.6, 0.8, 0.77, 0.74), 2),  # no step of its own from 0.8 to 0.74
+        ((0.79, 0.8, 0.79), 1),  # no better than the start
+        ((0.8, 0.7, 0.79), 0),
+        ((30.0, 31.0, 30.99), 1),  # no share: taken as it is
+        ((30.0, 31.0, 31.0), 2),
+    ],
+)
+def test_of_epochs_that_a_share_cannot_tell_apart_the_later_one_is_kept(
+    figures: tuple[float, ...], best: int
+) -> None:
+    training = pytest.importorskip("graphopt.distillation.training", reason="needs PyTorch")
+    trainer = training.Trainer.__new__(training.Trainer)
+    trainer._judge, trainer._judged_on = (lambda: 0.0), 100
+    trainer.epochs = [
+        training.Epoch(number, 1.0, 1.0, 1.0, figure) for number, figure in enumerate(figures)
+    ]
+    assert trainer.best.number == best
 
 
 def test_norms_are_there_for_the_training_alone(
