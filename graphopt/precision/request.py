@@ -11,7 +11,7 @@ from graphopt.graph import ir
 from graphopt.precision.clusters import flow_of
 from graphopt.precision.conversion import Conversion, apply_placement
 from graphopt.precision.evidence import Evidence, Measurements
-from graphopt.precision.flow import Cluster, Flow
+from graphopt.precision.flow import Cluster, Flow, Tensor
 from graphopt.precision.formats import FLOAT16, HalfFormat
 from graphopt.precision.hazards import float_reasons, mark_hazards
 from graphopt.precision.kernels import kernels_of
@@ -78,6 +78,18 @@ class Plan:
             for tensor in self.flow.tensors
             if tensor.producer is not None
         )
+
+    def lost(self) -> list[str]:
+        """Those of `small` that somebody reads in half."""
+
+        def is_half(tensor: Tensor) -> bool:
+            ends = [use.cluster for use in tensor.uses]
+            if tensor.producer is not None:  # stored in half, cast for its readers
+                ends = [tensor.producer]
+            return any(end is not None and self.placement.get(end.root(), False) for end in ends)
+
+        half = {tensor.value.name for tensor in self.flow.tensors if is_half(tensor)}
+        return sorted(name for name in self.small if name in half)
 
     def half_sites(self) -> list[str]:
         """Sites of the clusters with nodes that go to half, in the order of the model."""

@@ -414,6 +414,59 @@ def test_a_weight_too_small_for_half_stays_where_the_outputs_need_it(storage_onl
     assert any("too small for fp16" in reason for reason in report.float32.values())
 
 
+@pytest.mark.parametrize("storage_only", [False, True])
+def test_an_output_below_the_absolute_tolerance_is_not_lost(storage_only: bool) -> None:
+    """All of it is below 1e-6: zeros in its place would pass for right."""
+    model = scaled_branch(residual=False)
+    model.graph.initializers["large"].const_value = ir.tensor(np.float32(1))
+    report = convert_half(model, HalfOptions(storage_only=storage_only)).report
+    assert report.lost == []
+    assert any("too small for fp16" in reason for reason in report.float32.values())
+
+
+@pytest.mark.parametrize("storage_only", [False, True])
+@pytest.mark.parametrize("other", ["", "z = Neg(x)"])
+def test_a_weight_that_only_a_random_output_reads_is_not_lost(
+    other: str, storage_only: bool
+) -> None:
+    listed = ", ".join(["1e-8"] * 1024)
+    outputs = "float[n,32] y, float[n,32] z" if other else "float[n,32] y"
+    model = from_text(f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[n,32] x) => ({outputs}) <float[32,32] weight = {{{listed}}}> {{
+  noise = RandomNormalLike(x)
+  product = MatMul(x, weight)
+  y = Add(product, noise)
+  {other}
+}}""")
+    report = convert_half(model, HalfOptions(storage_only=storage_only)).report
+    assert report.lost == []
+    assert any("too small for fp16" in reason for reason in report.float32.values())
+
+
+def test_a_weight_is_not_lost_because_the_task_does_not_look_at_it() -> None:
+    """The metric agrees on the top class of the first output."""
+    model = scaled_branch(residual=False)
+    first = ir.node("Neg", [model.graph.inputs[0]])
+    first.outputs[0].name = "first"
+    first.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    first.outputs[0].shape = ir.Shape(["n", 32])
+    model.graph.append(first)
+    model.graph.outputs.insert(0, first.outputs[0])
+    data = [{"x": np.random.default_rng(i).standard_normal((2, 32), np.float32)} for i in range(4)]
+    options = HalfOptions(calibration=data, metric="agreement")
+    report = convert_half(model, options).report
+    assert report.task is not None
+    assert report.task.ok
+    assert report.lost == []
+
+
+def test_a_weight_of_a_blocked_operator_is_not_told_as_lost() -> None:
+    options = HalfOptions(op_block_list=["MatMul"])
+    report = convert_half(scaled_branch(residual=True), options).report
+    assert report.lost == []
+    assert any("block list" in reason for reason in report.float32.values())
+
+
 def test_unproved_a_weight_too_small_for_half_stays() -> None:
     report = convert_half(scaled_branch(residual=True), HalfOptions(check=False)).report
     assert report.lost == []
