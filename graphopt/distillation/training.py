@@ -163,7 +163,7 @@ class Trainer:
 
     @property
     def best(self) -> Epoch:
-        """The latest epoch that the judge likes as well as any, or that with the least held-out loss.
+        """The latest epoch that the judge likes as well as any, or the one with the least loss.
 
         Whoever comes close to a teacher repeats its mistakes: a judge who has labels may like an
         epoch that the loss does not. A share of n samples is known to sqrt(p (1 - p) / n) only: of
