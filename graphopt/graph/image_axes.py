@@ -86,7 +86,7 @@ def layouts_of(tensor: ir.Value) -> dict[Layout, str]:
     seen = {tensor}
     # With each value, the tensor's axis that stands on each of its own.
     waiting = [(tensor, tuple(range(rank)))]
-    while waiting:
+    while waiting and len(found) < len(Layout):
         value, axes = waiting.pop()
         for node, place in _neighbours(value):
             if node.domain not in _DOMAINS:

@@ -24,6 +24,7 @@ from graphopt.plugin import (
     Rewriter,
     constant,
     constant_array,
+    constant_tensor,
     ir,
     known_shape,
     one_of,
@@ -67,7 +68,8 @@ class FuseSkipNormalization(RewritePass):
         size = known_shape(match.value("scale"))
         if size is None or list(size) != [shape[2]]:
             raise NotApplicable("the scale is not one number for each place of the last axis")
-        inputs, attributes = [data, skip, match.value("scale")], {"epsilon": _epsilon(match)}
+        attributes = {"epsilon": _epsilon(match)}
+        inputs = [data, skip, _ahead(rewriter, match.value("scale"))]
         inner = set(match.matched)
         shared = total.is_graph_output() or any(use.node not in inner for use in total.uses())
         made = rewriter.node(
@@ -85,6 +87,12 @@ class FuseSkipNormalization(RewritePass):
             # Who else reads the sum may do so ahead of the norm: the operator stands where it was.
             rewriter.replace(added, made.outputs[3:])
         rewriter.replace(match.root, made.outputs[0])
+
+
+def _ahead(rewriter: Rewriter, scale: ir.Value) -> ir.Value:
+    """The scale, or a copy of what a Constant node may make too late for where the sum was."""
+    tensor = None if scale.producer() is None else constant_tensor(scale)
+    return scale if tensor is None else rewriter.initializer(tensor, scale.name or "scale")
 
 
 def _epsilon(match: Match) -> float:

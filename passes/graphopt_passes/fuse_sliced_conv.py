@@ -67,7 +67,10 @@ class FuseSlicedConv(RewritePass):
         if any(part[0] is not data or part[2] != steps for part in parts):
             raise NotApplicable("the slices are of several values, or take several steps")
         phases = [part[1] for part in parts]
-        if sorted(phases) != list(itertools.product(*(range(step) for step in steps))):
+        # Counted first: a step may be as large as an integer can be.
+        if math.prod(steps) != len(parts) or sorted(phases) != list(
+            itertools.product(*(range(step) for step in steps))
+        ):
             raise NotApplicable("not every part of the value occurs once")
         shape = known_shape(data)
         inner = [] if shape is None else shape[2:]

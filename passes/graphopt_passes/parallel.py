@@ -170,13 +170,18 @@ def _split(
 
 
 def _common_activation(ends: Sequence[ir.Node]) -> list[ir.Node]:
-    """The activations behind the branches if all are the same and nothing else reads these."""
+    """The activations behind the branches if all are the same and nothing else reads these.
+
+    None where they have limits that a node makes: it may stand behind where the first branch did.
+    """
     found = []
     for end in ends:
         reader = only_reader(end)
         if reader is None or reader.op_type not in _ACTIVATIONS or reader.domain:
             return []
         if reader.inputs[0] is not end.outputs[0] or len(reader.outputs) != 1:
+            return []
+        if any(limit is not None and limit.producer() is not None for limit in reader.inputs[1:]):
             return []
         found.append(reader)
     if any(_settings(reader) != _settings(found[0]) for reader in found):
