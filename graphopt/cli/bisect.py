@@ -11,6 +11,7 @@ import click
 
 from graphopt.cli.invocation import Invocation, print_json, speaking_options
 from graphopt.cli.options import comparison_options, existing_data, read_dims, read_shapes
+from graphopt.cli.preprocessing import preprocessing_options, read_normalization
 from graphopt.errors import EquivalenceError, OutputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ FILES = ("before.onnx", "after.onnx", "inputs.npz", "REPORT.txt")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True)
 @click.option("--skip", metavar="a,b", help="Leave these passes out.")
 @click.option(
+    "--target-opset", type=click.IntRange(min=1), help="Raise the model to this opset first."
+)
+@click.option(
     "-o",
     "--output",
     default="repro",
@@ -34,6 +38,7 @@ FILES = ("before.onnx", "after.onnx", "inputs.npz", "REPORT.txt")
     help=f"Where a culprit is written: {', '.join(FILES)}.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the files of an earlier run.")
+@preprocessing_options
 @comparison_options
 @speaking_options
 @click.pass_context
@@ -48,11 +53,15 @@ def bisect(
     force: bool,
     input_shape: tuple[str, ...],
     dim: tuple[str, ...],
+    normalize: tuple[str, ...],
+    image_input: tuple[str, ...],
     input_data: str | None,
     check_n: int | None,
     **passed_on: Any,
 ) -> int:
     """Find the first rewrite that changes what IN.onnx computes, and write a reproduction.
+
+    Flags that `graphopt optimize` has too mean the same: give those of the run that failed.
 
     Exits 0 where nothing is wrong, and 4 with a culprit.
     """
@@ -62,6 +71,7 @@ def bisect(
     data = existing_data(input_data)
     dims = read_dims(dim)
     shapes = read_shapes(input_shape, source)
+    numbers = read_normalization(normalize)
 
     from graphopt.cli.progress import ProgressLine
     from graphopt.pipeline import bisect as run
@@ -74,6 +84,8 @@ def bisect(
             skip=skip or "",
             input_shapes=shapes,
             dims=dims,
+            normalize=numbers,
+            image_inputs=image_input,
             input_data=data,
             count=check_n,
             progress=progress,

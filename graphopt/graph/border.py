@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,17 +25,29 @@ _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @dataclass(frozen=True)
 class Affine:
-    """(x - center) * factor, one number for each channel or one for all.
+    """(x * scale - mean) / std, one number for each channel or one for all.
 
     Attributes:
-        center: float64, [channels] or [1].
-        factor: the same.
+        mean: float64, [channels] or [1].
+        std: the same.
+        scale: the same.
         axis: the axis of the channels in what the model takes.
     """
 
-    center: np.ndarray
-    factor: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    scale: np.ndarray
     axis: int
+
+    @property
+    def center(self) -> np.ndarray:
+        """What is subtracted, if the numbers are multiplied by `factor` then."""
+        return np.divide(self.mean, self.scale)
+
+    @property
+    def factor(self) -> np.ndarray:
+        """What the numbers without the center are multiplied by."""
+        return np.divide(self.scale, self.std)
 
     def shaped(self, numbers: np.ndarray, rank: int) -> np.ndarray:
         """The numbers as they broadcast along the channels of a tensor of this rank."""
@@ -167,7 +179,7 @@ def _convert_input(model: ir.Model, conversion: InputConversion, names: _Names) 
         # Behind the model's own Transpose, where the numbers can become part of a convolution.
         behind, entry = turn, turn.outputs[0]
         entry.type, uses = ir.TensorType(fed_type), _uses(entry)
-        affine = None if affine is None else Affine(affine.center, affine.factor, 1)
+        affine = None if affine is None else replace(affine, axis=1)
     nodes = _numbers_changed(entry, wanted, affine, graph, names)
     if not nodes:
         return

@@ -1,7 +1,8 @@
 """Runs a model as someone does who converts its inputs and outputs outside.
 
 What is done at the border of a graph is proved against this: the same conversions in numpy, which
-share no code with the operators, and the model as it was given between them.
+share with the operators what was asked for and nothing that was derived from it, and the model as
+it was given between them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
-from graphopt.graph.border import InputConversion, OutputConversion
+from graphopt.graph.border import Affine, InputConversion, OutputConversion
 from graphopt.runtime import Feed, Session
 
 
@@ -66,9 +67,13 @@ class ConvertedSession(Session):
         if conversion.order is not None:
             array = np.ascontiguousarray(np.transpose(array, conversion.order))
         if conversion.affine is not None:
-            affine = conversion.affine
-            center = affine.shaped(affine.center, array.ndim)
-            factor = affine.shaped(affine.factor, array.ndim)
-            array = (array.astype(np.float64) - center) * factor
+            array = _normalized(array.astype(np.float64), conversion.affine)
         dtype = self._dtypes[name]
         return array if dtype is None else array.astype(dtype.numpy())
+
+
+def _normalized(array: np.ndarray, affine: Affine) -> np.ndarray:
+    """As it is asked for, and not as the graph computes it: (x * scale - mean) / std."""
+    channels_last = np.moveaxis(array, affine.axis, -1)
+    made = (channels_last * affine.scale - affine.mean) / affine.std
+    return np.ascontiguousarray(np.moveaxis(made, -1, affine.axis))

@@ -36,7 +36,7 @@ from graphopt.report import CheckReport, CheckStatus, InterfaceChange, OfferRepo
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
-    from graphopt.pipeline.preprocessing import Normalization
+    from graphopt.pipeline.preprocessing import Normalization, Preprocessed
     from graphopt.runtime import Feed, Session
 
 Check = Literal["off", "final", "per-pass"]
@@ -163,11 +163,8 @@ def optimize(
     changes: list[InterfaceChange] = []
     warnings: list[str] = []
     reference: Callable[[], Session] | None = None
-    if normalize or input_layout or input_dtype or image_inputs:
-        from graphopt.pipeline.preprocessing import Request, preprocess
-
-        names = [image_inputs] if isinstance(image_inputs, str) else image_inputs
-        made = preprocess(original, Request(normalize, input_layout, input_dtype, names))
+    made = _preprocessed(original, normalize, input_layout, input_dtype, image_inputs)
+    if made is not None:
         original, changes, warnings = made.model, made.changes, made.warnings
         reference = made.reference
     checker = None
@@ -220,7 +217,8 @@ def optimize(
     if report.check.status is CheckStatus.FAILED and not force:
         raise EquivalenceError(
             f"the result differs from the original ({report.check.reason}); nothing was "
-            "written; look for the cause with `graphopt bisect`, or write it with --force"
+            "written; look for the cause with `graphopt bisect` and the same flags, or write it "
+            "with --force"
         )
     if measure and checker is not None:
         tell("measuring latency")
@@ -277,6 +275,22 @@ def _feed_to_time(
     if input_data is not None:
         return next(checker.feeds(), None)
     return usual_feed(original, seed=seed)
+
+
+def _preprocessed(
+    original: ir.Model,
+    normalize: Normalization | None,
+    layout: str | None,
+    dtype: str | None,
+    names: str | Sequence[str],
+) -> Preprocessed | None:
+    """The model with what is done to its pictures inside; None where nothing is asked for."""
+    if not (normalize or layout or dtype or names):
+        return None
+    from graphopt.pipeline.preprocessing import Request, preprocess
+
+    names = [names] if isinstance(names, str) else names
+    return preprocess(original, Request(normalize, layout, dtype, names))
 
 
 def _raised(original: ir.Model, version: int, checker: Checker | None) -> ir.Model:
@@ -338,8 +352,13 @@ def bisect(
     level: int = 2,
     passes: str | Sequence[PassLike] | None = None,
     skip: str | Sequence[str] = (),
+    target_opset: int | None = None,
     input_shapes: InputShapes | None = None,
     dims: Mapping[str, int] | None = None,
+    normalize: Normalization | None = None,
+    input_layout: str | None = None,
+    input_dtype: str | None = None,
+    image_inputs: str | Sequence[str] = (),
     input_data: Any = None,
     count: int | None = None,
     seed: int = 0,
@@ -362,8 +381,20 @@ def bisect(
     plan = make_plan(level, passes, skip)
     original = load_valid(source)
     infer_shapes(original, input_shapes=input_shapes, dims=dims)
-    checker = Checker(original, input_data=input_data, count=count, seed=seed, rtol=rtol, atol=atol)
-    return Run(original, plan, checker, tell=tell).first_culprit(checker)
+    made = _preprocessed(original, normalize, input_layout, input_dtype, image_inputs)
+    if made is not None:
+        original = made.model
+    checker = Checker(
+        original,
+        input_data=input_data,
+        count=count,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        reference=None if made is None else made.reference,
+    )
+    start = original if target_opset is None else _raised(original, target_opset, checker)
+    return Run(start, plan, checker, tell=tell).first_culprit(checker)
 
 
 def _name_change(first: ir.Model, second: ir.Model) -> str | None:

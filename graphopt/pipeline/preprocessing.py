@@ -150,8 +150,8 @@ def _planned(
     axis = 1 if found is Layout.NCHW else rank - 1
     affine = None
     if numbers is not None:
-        affine = Affine(numbers["mean"] / numbers["scale"], numbers["scale"] / numbers["std"], axis)
-        channels, count = value.shape[axis], max(affine.center.size, affine.factor.size)
+        affine = Affine(**numbers, axis=axis)
+        channels, count = value.shape[axis], max(array.size for array in numbers.values())
         if isinstance(channels, int) and count not in (1, channels):
             return (
                 None,

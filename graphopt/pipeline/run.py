@@ -129,7 +129,7 @@ class Run:
         culprit = self._find(checker)
         if culprit is None:
             raise EquivalenceError(
-                f"the result differs ({report.reason}), but so does the original from itself: "
+                f"the result differs ({report.reason}), but so does the model before any pass: "
                 "no pass is to blame"
             )
         return culprit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -39,6 +40,24 @@ def test_json_says_what_became_of_the_input(model: Path, invoke: Invoke) -> None
     assert entry["after"] == "UINT8[batch,8,8,1]"
     plain = invoke("optimize", model, "--no-measure", "--json", "--dry-run")
     assert plain.json["interface"] == []
+
+
+def test_bisect_takes_the_flags_of_the_run_that_failed(
+    model: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    folder = tmp_path / "repro"
+    flags = (*PHOTO, "--target-opset", "18")
+    assert invoke("bisect", model, *flags, "-o", folder).code == 0
+    wrong = ("--passes", "tests.cli.wrong_passes:scale_weight")
+    done = invoke("bisect", model, *flags, *wrong, "-o", folder)
+    assert done.code == 4
+    assert "culprit: scale-weight" in done.out
+    assert np.load(folder / "inputs.npz")["image"].dtype == np.uint8
+    before = onnx.load(folder / "before.onnx")
+    assert before.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert before.opset_import[0].version == 18
+    models = (folder / "before.onnx", folder / "after.onnx")
+    assert invoke("compare", *models, "--inputs", folder / "inputs.npz").code == 4
 
 
 def test_a_config_file_can_say_it_too(model: Path, tmp_path: Path, invoke: Invoke) -> None:

@@ -13,7 +13,7 @@ from graphopt.graph.image_axes import to_channels_first, to_channels_last
 from graphopt.runtime import Session
 
 LAST, FIRST = to_channels_last(4), to_channels_first(4)
-HALVES = Affine(np.array([1.0, 2.0]), np.array([0.5]), 1)
+HALVES = Affine(np.array([1.0, 2.0]), np.array([2.0]), np.array([1.0]), 1)
 
 
 def model(text: str) -> ir.Model:
@@ -62,7 +62,7 @@ def test_type_and_numbers() -> None:
 
 
 def test_what_changes_nothing_adds_nothing() -> None:
-    idle = Affine(np.zeros(1), np.ones(2), 1)
+    idle = Affine(np.zeros(1), np.ones(2), np.ones(1), 1)
     conversion = InputConversion("x", None, ir.DataType.FLOAT, idle)
     assert operators(convert_border(model(NET), [conversion])) == ["Neg"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,7 @@ def test_a_wrong_normalization_does_not_pass(
     def wrong(net: ir.Model, conversions: list[InputConversion]) -> ir.Model:
         (right,) = conversions
         assert right.affine is not None
-        affine = Affine(right.affine.center[::-1], right.affine.factor, 1)  # blue, green, red
+        affine = replace(right.affine, mean=right.affine.mean[::-1])  # blue, green, red
         return convert(net, [InputConversion(right.name, right.order, right.dtype, affine)])
 
     convert = preprocessing.convert_border
@@ -303,6 +304,14 @@ def test_a_wrong_normalization_does_not_pass(
     with pytest.raises(EquivalenceError, match="nothing was written"):
         graphopt.optimize(network(), output=target, **PHOTO)
     assert not target.exists()
+
+
+def test_the_proof_does_not_take_its_numbers_from_the_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Affine, "center", property(lambda self: self.mean * self.scale))
+    with pytest.raises(EquivalenceError, match="nothing was written"):
+        graphopt.optimize(network(), **PHOTO)
 
 
 def test_the_argument_is_not_changed() -> None:
