@@ -42,12 +42,12 @@ class Affine:
     @property
     def center(self) -> np.ndarray:
         """What is subtracted, if the numbers are multiplied by `factor` then."""
-        return np.divide(self.mean, self.scale)
+        return np.asarray(self.mean / self.scale)
 
     @property
     def factor(self) -> np.ndarray:
         """What the numbers without the center are multiplied by."""
-        return np.divide(self.scale, self.std)
+        return np.asarray(self.scale / self.std)
 
     def shaped(self, numbers: np.ndarray, rank: int) -> np.ndarray:
         """The numbers as they broadcast along the channels of a tensor of this rank."""
