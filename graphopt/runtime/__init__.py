@@ -11,7 +11,7 @@ from graphopt.runtime.histogram import Histogram
 from graphopt.runtime.imported import imported
 from graphopt.runtime.inputs import runnable_feeds, seeded_feeds, usual_feed
 from graphopt.runtime.moments import MomentRequest, Patches, SecondMoment
-from graphopt.runtime.session import Feed, Session
+from graphopt.runtime.session import Feed, Session, has_provider
 from graphopt.runtime.statistics import (
     ChannelStatistics,
     TensorStatistics,
@@ -35,6 +35,7 @@ __all__ = [
     "collect",
     "compare_outputs",
     "evaluate",
+    "has_provider",
     "imported",
     "load_statistics",
     "read_feeds",

@@ -159,6 +159,11 @@ def provider_names(runtime: Any, provider: str) -> list[str]:
     return [name] if provider == "cpu" else [name, _PROVIDERS["cpu"]]
 
 
+def has_provider(provider: str) -> bool:
+    """Whether this build of ONNX Runtime has a provider; by the name that `Session` takes."""
+    return _PROVIDERS.get(provider) in import_onnxruntime().get_available_providers()
+
+
 def _extra_outputs(model: ir.Model, names: Sequence[str]) -> list[str]:
     """The names to add to the model's outputs, each once."""
     present = {value.name for value in model.graph.outputs}

@@ -17,7 +17,7 @@ from graphopt.pipeline.quantization.choosing import Choice
 from graphopt.pipeline.quantization.data import CalibrationData
 from graphopt.pipeline.quantization.search import search
 from graphopt.quantization.stopwatch import Race
-from graphopt.runtime import Session
+from graphopt.runtime import Session, has_provider
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +237,18 @@ def test_what_is_asked_wrongly(resnet: Path, digits: dict[str, np.ndarray], tmp_
         graphopt.quantize(resnet, calibration=[], only_if_faster=False)
     with pytest.raises(OutputError, match="is a folder"):
         quantized(resnet, digits, output=tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "openvino"])
+@pytest.mark.parametrize("options", [{}, {"max_drop": "2%"}, {"metric": "agreement"}])
+def test_a_backend_that_is_not_here_is_quantized_for_and_judged_on_the_cpu(
+    backend: str, options: dict[str, Any], resnet: Path, digits: dict[str, np.ndarray]
+) -> None:
+    if has_provider(backend):
+        pytest.skip(f"{backend} is here")
+    result = quantized(resnet, digits, backend=backend, only_if_faster=None, **options)
+    assert (result.report.sqnr or 0) > 15
+    assert any("judged on the CPU" in warning for warning in result.report.warnings)
 
 
 def test_a_drop_is_judged_on_all_that_was_held_out(

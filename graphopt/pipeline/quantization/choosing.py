@@ -62,6 +62,14 @@ class Budget:
     text: str
 
 
+def judging_provider(options: Options) -> str:
+    """Where outputs are compared: the CPU computes those of a backend that is not here too."""
+    from graphopt.runtime import has_provider
+
+    provider = options.rules.provider or "cpu"
+    return provider if has_provider(provider) else "cpu"
+
+
 def read_budgets(original: ir.Model, data: CalibrationData, options: Options) -> Budget | None:
     """The budget that the options name; None if they name none.
 
@@ -69,7 +77,7 @@ def read_budgets(original: ir.Model, data: CalibrationData, options: Options) ->
         UsageError: a drop is asked for in a metric that the original has no figure in.
     """
     drop, least = options.drop, options.least_sqnr
-    provider = options.rules.provider or "cpu"
+    provider = judging_provider(options)
     if drop is None and least is None:
         return None
     spec = options.metric if drop is not None else "sqnr"

@@ -18,6 +18,7 @@ from graphopt.pipeline.quantization.choosing import (
     Budget,
     Choice,
     faster_groups,
+    judging_provider,
     read_budgets,
     slow_groups,
     unavailable,
@@ -286,18 +287,21 @@ class Job:
         """The figures of the result, on data that did not calibrate."""
         options, data, report = self._options, self._data, self._report
         self._tell("checking the result")
+        provider = judging_provider(options)
+        if provider != self._provider:
+            report.warnings.append(
+                f"{options.backend} is not here: the result was judged on the CPU"
+            )
         report.checked_on, report.disjoint = sum(1 for _ in data.check), data.disjoint
         if report.kind != "float" and can_be_measured(self._original):
-            sqnr = read_metric(
-                "sqnr", original=self._original, data=data.check, provider=self._provider
-            )
+            sqnr = read_metric("sqnr", original=self._original, data=data.check, provider=provider)
             report.sqnr = sqnr.measure(model)
         if budget is not None:
             report.metric, report.max_drop = budget.name, budget.text
             report.metric_before, report.metric_after = budget.reference, budget.measure(model)
         elif options.metric is not None:
             metric = read_metric(
-                options.metric, original=self._original, data=data.check, provider=self._provider
+                options.metric, original=self._original, data=data.check, provider=provider
             )
             report.metric = metric.name
             report.metric_before = metric.measure(self._original) if metric.bounded else None
