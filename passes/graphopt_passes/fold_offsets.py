@@ -4,8 +4,8 @@
 
 The sum goes over the window and the channels of the input, in float64, and is rounded once. `c` is
 one number, or one for each channel of the input: with fold-scales, what normalizes a picture
-disappears in the first convolution. Where x is near -c, digits of the difference are lost in the
-larger numbers: about as many as rounding x to its type has cost before.
+disappears in the first convolution. Where x is near -c, digits of the sum are lost in the larger
+numbers, which no input of usual size shows: `c` is 1024 at most in float32.
 
 Declined where the convolution pads, since its zeros take part in the sum and have no `c` in them;
 where something else reads the sum; where the weight or the bias is not constant; where `c` varies
@@ -38,6 +38,9 @@ from graphopt_passes.scaled_weights import rounded
 _LEAST_BYTES = 4
 """Of a number, for differences to survive."""
 
+_MOST_LOST = 2**-13
+"""Of a sum near one, by rounding what is as large as the offset."""
+
 
 @dataclass(frozen=True)
 class FoldOffsets(RewritePass):
@@ -62,6 +65,8 @@ class FoldOffsets(RewritePass):
         offset = parameter(match.value("offset"), "the offset")
         if weight.dtype.itemsize < _LEAST_BYTES:
             raise NotApplicable(f"{weight.dtype.name} would lose the difference in the sum")
+        if float(abs(offset).max(initial=0)) * np.finfo(weight.dtype).eps > _MOST_LOST:
+            raise NotApplicable("the offset is so large that small sums would lose their digits")
         shape, size = by_input_channel(conv, weight, offset, data, "the offset")
         signed = offset.astype(np.float64) * (-1 if shift.op_type == "Sub" else 1)
         product = weight.astype(np.float64).reshape(size) * signed.reshape(shape)
