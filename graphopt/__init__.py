@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graphopt.pipeline import QuantizeResult, Result, bisect, compare, optimize, quantize
     from graphopt.pipeline.layout import layout
     from graphopt.pipeline.prune import PruneResult, prune
+    from graphopt.pipeline.prune_blocks import PruneBlocksResult, prune_blocks
     from graphopt.plugin import Pass, Promise, RewritePass
     from graphopt.report import Report
 
@@ -45,6 +46,7 @@ __all__ = [
     "Pass",
     "PassError",
     "Promise",
+    "PruneBlocksResult",
     "PruneResult",
     "QuantizeResult",
     "Report",
@@ -62,6 +64,7 @@ __all__ = [
     "load",
     "optimize",
     "prune",
+    "prune_blocks",
     "quantize",
     "save",
     "verify",
@@ -82,6 +85,8 @@ _HOME = {
     "layout": "graphopt.pipeline.layout",
     "PruneResult": "graphopt.pipeline.prune",
     "prune": "graphopt.pipeline.prune",
+    "PruneBlocksResult": "graphopt.pipeline.prune_blocks",
+    "prune_blocks": "graphopt.pipeline.prune_blocks",
     "Pass": "graphopt.plugin",
     "Promise": "graphopt.plugin",
     "RewritePass": "graphopt.plugin",

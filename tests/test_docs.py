@@ -167,11 +167,12 @@ def test_the_commands_of_the_quantize_page_run(tmp_path: Path) -> None:
 def test_the_commands_of_the_prune_page_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
     texts = [item.text for item in snippets(ROOT / "docs" / "prune.md")]
-    assert len(texts) == 3
+    assert len(texts) == 4
     for text in texts:
         run(["bash", "-euo", "pipefail", "-c", text], tmp_path)
     assert (tmp_path / "small.onnx").exists()
     assert (tmp_path / "quick.onnx").exists()
+    assert (tmp_path / "shallow.onnx").exists()
 
 
 def test_the_commands_of_the_interface_page_run(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _NAMES = (
     "optimize",
     "passes",
     "prune",
+    "prune-blocks",
     "quantize",
 )
 """The subcommands; each stands in the file of its name, and is called so there."""

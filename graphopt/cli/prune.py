@@ -17,6 +17,7 @@ from graphopt.cli.options import (
     read_shapes,
     shape_options,
 )
+from graphopt.cli.prune_summary import print_figures, print_verdict, pruned_path
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _run(
     if target is not None and output is not None:
         raise UsageError("the output is given twice; leave out OUT.onnx or --output")
     given = target or output
-    path = Path(given) if given is not None else _default_output(Path(source))
+    path = Path(given) if given is not None else pruned_path(Path(source))
     calibration = existing_data(calib, "--calib")
     if report is not None:
         refuse_report(Path(report), path, force)
@@ -222,52 +223,15 @@ def _run(
     return 0
 
 
-def _default_output(source: Path) -> Path:
-    """`model.onnx` -> `model.pruned.onnx`, beside it."""
-    return source.parent / f"{source.name.removesuffix('.onnx')}.pruned.onnx"
-
-
 def _print_report(source: str, report: PruneReport, *, verbose: int) -> None:
-    from graphopt.cli.render import (
-        change_text,
-        count_text,
-        make_console,
-        print_line,
-        print_table,
-        seconds_text,
-        size_text,
-    )
+    from graphopt.cli.render import make_console, print_line
 
-    console = make_console()
-    print_line(console, f"{source} -> {report.output or '(dry run, nothing written)'}", "bold")
-    print_line(console)
-    rows = [
-        (name, count_text(round(before)), count_text(round(after)), change_text(before, after))
-        for name, (before, after) in (("MACs", report.macs), ("parameters", report.parameters))
-    ]
-    if report.latency is not None:
-        before, after = report.latency
-        rows.append(
-            (
-                "latency",
-                seconds_text(before),
-                seconds_text(after),
-                f"{before / after:.2f}x as fast",
-            )
-        )
-    if report.metric is not None:
-        name, first, second = report.metric
-        rows.append((name, f"{first:.4g}", f"{second:.4g}", f"{second - first:+.4g}"))
-    print_table(console, ("", "before", "after", "change"), rows, right=("before", "after"))
-    print_line(console)
+    print_figures(source, report)
     _print_groups(report, verbose)
     if not report.groups:
-        print_line(console, "no channel was removed", "yellow")
-    for line, style in _verdict(report):
-        print_line(console, line, style)
-    size = f" ({size_text(report.file_bytes)})" if report.output else ""
-    what = f"wrote {report.output}{size}" if report.output else "dry run: nothing written"
-    print_line(console, f"{what} in {seconds_text(report.seconds)}")
+        print_line(make_console(), "no channel was removed", "yellow")
+    advice = "slower than before: kernels like multiples of 8 channels, try --round-to 8"
+    print_verdict(report, slower=advice)
 
 
 def _print_groups(report: PruneReport, verbose: int) -> None:
@@ -287,22 +251,3 @@ def _print_groups(report: PruneReport, verbose: int) -> None:
         print_line(console)
     elif report.frozen:
         print_line(console, f"{len(report.frozen)} groups are frozen; -v or --explain says why")
-
-
-def _verdict(report: PruneReport) -> list[tuple[str, str]]:
-    lines = []
-    if report.verified:
-        lines.append((f"the result is valid and runs, on {report.verified} inputs", "green"))
-    else:
-        lines.append((f"not run here: {report.unverified_reason}", "yellow"))
-    if report.latency is not None and report.latency[1] > 1.03 * report.latency[0]:
-        lines.append(
-            ("slower than before: kernels like multiples of 8 channels, try --round-to 8", "yellow")
-        )
-    if report.held_out == 0:
-        lines.append(("measured on what it was fitted to: judge it on other data too", "yellow"))
-    elif report.held_out is not None:
-        lines.append((f"measured on {report.held_out:,} samples that were held out", ""))
-    if report.metric is None:
-        lines.append(("accuracy was not measured: give inputs with --calib", "yellow"))
-    return lines

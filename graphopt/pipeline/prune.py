@@ -9,29 +9,21 @@ latency, or the most that a metric may drop. What comes out is valid and runs, o
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphopt.errors import UsageError
 from graphopt.graph import ModelSource, clone, ir
-from graphopt.pipeline.model_files import (
-    check_output,
-    described_values,
-    forget_inferred,
-    give_back,
-    load_valid,
-)
+from graphopt.pipeline.model_files import load_valid
 from graphopt.pipeline.prune_budget import Budget
 from graphopt.pipeline.prune_check import Judge
 from graphopt.pipeline.prune_latency import LATENCY_ROUND_TO
+from graphopt.pipeline.prune_report import Delivery, SmallerModelReport
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pruning.allocation_choice import make_choice
 from graphopt.pruning.coupling import find_groups
@@ -52,48 +44,21 @@ PREPARATION_LEVEL = 2
 """The -O level that a model is brought to first: what is folded away cannot freeze anything."""
 
 
-@dataclass(slots=True)
-class PruneReport:
+@dataclass(slots=True, kw_only=True)
+class PruneReport(SmallerModelReport):
     """What was pruned, and what is known of the result.
 
     Attributes:
         groups: by name the channels before and after, of the groups that lost some.
         frozen: by name why a group could not be pruned.
-        macs: multiply-accumulates before and after, at the sizes of the input that is measured on.
-        parameters: elements of all constants before and after.
         repaired: by layer its error relative to the original's variance, before and after.
         not_repaired: by layer or group why its numbers are those of the original.
-        verified: the inputs that the result was run on beside the original: "given" or
-            "made up"; "" where it could not be run.
-        unverified_reason: why it could not.
-        latency: seconds of one run before and after; None where not measured.
-        metric: its name, and its figure before and after; None where there was no data.
-        held_out: how many samples it was measured on that were not fitted to; None for a metric
-            that brings its own.
     """
 
     groups: dict[str, tuple[int, int]]
     frozen: dict[str, str]
-    macs: tuple[float, float]
-    parameters: tuple[float, float]
     repaired: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     not_repaired: dict[str, str] = dataclasses.field(default_factory=dict)
-    verified: str = ""
-    unverified_reason: str = ""
-    latency: tuple[float, float] | None = None
-    metric: tuple[str, float, float] | None = None
-    held_out: int | None = None
-    seconds: float = 0.0
-    output: str | None = None
-    file_bytes: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, in which a figure that is not finite is None."""
-        data = dataclasses.asdict(self)
-        if self.metric is not None:
-            name, *figures = self.metric
-            data["metric"] = [name, *(each if math.isfinite(each) else None for each in figures)]
-        return data
 
 
 @dataclass(frozen=True)
@@ -181,7 +146,6 @@ def prune(
         EquivalenceError: the budget cannot be met, or the metric falls further than allowed.
         OutputError: the result cannot be written.
     """
-    started = time.perf_counter()
     tell = progress or _silent
     budget = Budget.read(
         ratio=ratio,
@@ -195,12 +159,8 @@ def prune(
     augmentations = read_augmentations(augment)
     if augmentations and calibration is None:
         raise UsageError("--augment changes images of the calibration data; give some with --calib")
-    if output is not None:
-        check_output(source, output, overwrite)
-        output = Path(output).absolute()
-    tell("loading")
-    original = load_valid(source)
-    described = described_values(original)
+    delivery = Delivery(source, output, overwrite=overwrite, external_data=external_data, tell=tell)
+    original = delivery.original
     model = prepared(original, input_shapes, dims, tell)
     tell("finding groups of channels")
     groups = ignoring(find_groups(model), ignore)
@@ -259,8 +219,6 @@ def prune(
     kept, pruned = budget.meet(choose, build, costs, judge, tell)
     if budget.drop is None:
         pruned = mend(pruned, kept)
-    tell("verifying")
-    verified = judge.check(pruned)
     counts = counts_of(kept)
     report = PruneReport(
         groups={name: (groups.named(name).channels, count) for name, count in counts.items()},
@@ -269,18 +227,8 @@ def prune(
         parameters=(costs.parameters_before, costs.parameters(counts)),
         repaired=repaired.refitted,
         not_repaired=repaired.skipped,
-        verified=verified,
-        unverified_reason=judge.unavailable,
     )
-    if verified and measure:
-        tell("measuring")
-        report.latency = judge.latency(pruned)
-    report.metric = judge.measured(pruned)
-    report.held_out = judge.unseen
-    forget_inferred(pruned, described)
-    given, report.file_bytes = give_back(pruned, source, output, overwrite, external_data, tell)
-    report.output = None if output is None else os.fspath(output)
-    report.seconds = time.perf_counter() - started
+    given = delivery.give(pruned, judge, report, measure=measure)
     return PruneResult(given, report)
 
 

@@ -20,7 +20,7 @@ from graphopt.pruning.coupling_costs import PruningCosts, counts_of
 
 _COUNTED_STEPS = 40
 _MEASURED_STEPS = 10
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+MAC_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -114,8 +114,8 @@ class Budget:
             raise UsageError(f"--ratio is {ratio}; it must be at least 0 and below 1")
         return cls(
             ratio,
-            None if macs is None else Target.read("--target-macs", macs, _UNITS),
-            None if parameters is None else Target.read("--target-params", parameters, _UNITS),
+            None if macs is None else Target.read("--target-macs", macs, MAC_UNITS),
+            None if parameters is None else Target.read("--target-params", parameters, MAC_UNITS),
             None if latency is None else Target.read("--target-latency", latency, _SECONDS),
             None if max_drop is None else Drop.parse(max_drop),
         )

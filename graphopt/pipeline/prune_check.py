@@ -129,15 +129,23 @@ class Judge:
         Raises:
             UsageError: there is no data to measure it on.
         """
+        self.check_drop()
         found = self.measured(candidate)
-        if found is None or self._metric is None:
+        return found is not None and drop.allows(found[1], found[2])
+
+    def check_drop(self) -> None:
+        """Refuse where a drop of the metric means nothing.
+
+        Raises:
+            UsageError: there is no data to measure it on, or the original has no figure in it.
+        """
+        if self._metric is None:
             raise UsageError("--max-drop needs data to measure on; give some with --calib")
         if not self._metric.bounded:
             raise UsageError(
-                f"--max-drop needs a metric that the original has a figure in; {found[0]} has "
-                "none: give --metric module:function"
+                f"--max-drop needs a metric that the original has a figure in; "
+                f"{self._metric.name} has none: give --metric module:function"
             )
-        return drop.allows(found[1], found[2])
 
     def latency(self, candidate: ir.Model) -> tuple[float, float]:
         """Seconds of one run of the original and of the candidate, interleaved.

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Run = Callable[[Any], dict[str, Any]]
 """Feed -> outputs by name."""
 
+_KEPT_BYTES = 64 << 20
+"""Outputs of the original up to this size together are computed once."""
+
 
 @dataclass(frozen=True)
 class TaskMetric:
@@ -145,19 +148,33 @@ class Drop:
 
 
 class _Teacher:
-    """The original, run beside the model that is measured: no output is kept."""
+    """The original, run beside the model that is measured; small outputs are kept for the next."""
 
     def __init__(self, original: ir.Model, data: Iterable[Feed], provider: str) -> None:
         from graphopt.runtime import Session
 
         self._run = Session(original, optimized=True, provider=provider).run
         self._data = data
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._kept_bytes = 0
+
+    def _pairs(self) -> Iterable[tuple[Feed, dict[str, Any]]]:
+        """The feeds, which come in the same order each time, and what the original gives."""
+        for number, feed in enumerate(self._data):
+            expected = self._kept.get(number)
+            if expected is None:
+                expected = self._run(feed)
+                size = sum(getattr(value, "nbytes", _KEPT_BYTES) for value in expected.values())
+                if self._kept_bytes + size <= _KEPT_BYTES:
+                    self._kept[number] = expected
+                    self._kept_bytes += size
+            yield feed, expected
 
     def agreement(self, run: Run, name: str) -> float:
         """The share of rows whose largest entry is the same one."""
         same = rows = 0
-        for feed in self._data:
-            expected, actual = self._run(feed)[name], run(feed)[name]
+        for feed, outputs in self._pairs():
+            expected, actual = outputs[name], run(feed)[name]
             same += int((expected.argmax(-1) == actual.argmax(-1)).sum())
             rows += len(expected)
         if not rows:
@@ -168,8 +185,8 @@ class _Teacher:
         """The signal-to-noise ratio of the worst float output, in dB."""
         signal: dict[str, float] = {}
         noise: dict[str, float] = {}
-        for feed in self._data:
-            expected, actual = self._run(feed), run(feed)
+        for feed, expected in self._pairs():
+            actual = run(feed)
             for name, reference in _floats(expected):
                 # Infinities (masks) are equal or they are not; they are no signal.
                 finite = np.isfinite(reference)
