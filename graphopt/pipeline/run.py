@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from graphopt.catalog import PassLike, resolve, spec_of, split_specs, told_apart
@@ -16,6 +17,12 @@ from graphopt.report import CheckReport, CheckStatus, PassReport, PassStatus
 
 REPAIRS = 24
 """How many guilty rewrites or passes a run leaves out before it gives up."""
+
+_IN_VAIN = 2
+"""Rewrites of one pass in a row that may be left out without less error, before all of it is."""
+_LESS = 0.5
+_ROUNDING = 0.1
+"""A larger error is no rounding that a model amplified: each rewrite is wrong by itself."""
 
 
 def make_plan(
@@ -88,7 +95,9 @@ class Run:
         Raises:
             PassError: a pass had to be undone and the run is strict.
         """
-        repairs = 0
+        repairs = in_vain = 0
+        error = math.inf
+        blamed = ""
         while True:
             model = self._execute()
             if self._checker is None:
@@ -106,7 +115,15 @@ class Run:
                 return model
             if self._strict:
                 raise PassError(f"the result differs from the original because of {culprit}")
-            self._exclusions = exclude(self._exclusions, culprit)
+            before, error = error, _largest_error(self.check_report)
+            again = culprit.spec == blamed and _LESS * before < error < _ROUNDING
+            in_vain, blamed = in_vain + 1 if again else 0, culprit.spec
+            if in_vain == _IN_VAIN:
+                # A model that amplifies every rounding: no rewrite is to blame more than another.
+                reason = f"{self.check_report.reason}, whichever of its rewrites are left out"
+                self._exclusions = self._exclusions.with_pass(culprit.spec, reason)
+            else:
+                self._exclusions = exclude(self._exclusions, culprit)
             repairs += 1
             if repairs == REPAIRS:
                 return model
@@ -182,3 +199,8 @@ class Run:
     def _find(self, checker: Checker) -> Culprit | None:
         self._tell("looking for the guilty rewrite")
         return find_culprit(self._original, self._plan, self._steps, checker, self._exclusions)
+
+
+def _largest_error(report: CheckReport) -> float:
+    errors = [check.relative_error for check in report.outputs]
+    return math.inf if any(map(math.isnan, errors)) else max(errors, default=math.inf)

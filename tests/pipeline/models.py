@@ -101,6 +101,33 @@ class WrongRewrite(RewritePass):
         rewriter.replace(match.root, match.value("x"))
 
 
+def tilted(count: int) -> onnx.ModelProto:
+    """A row of Softsigns, which `Tilts` makes a little different, or very."""
+    nodes = "\n".join(f"v{i + 1} = Softsign(v{i})" for i in range(count))
+    return onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> row (float[N, 4] x) => (float[N, 4] y) '
+        f"{{ v0 = Identity(x) {nodes} y = Identity(v{count}) }}"
+    )
+
+
+@dataclass(frozen=True)
+class Tilts(RewritePass):
+    """Softsign(x) -> Softsign(x) * factor, written as x / (1 + |x|) * factor."""
+
+    factor: float = 1.0
+
+    name = "tilts"
+    patterns = (op("Softsign", variable("x")),)
+
+    def rewrite(self, match: Match, rewriter: Rewriter) -> None:
+        x = match.value("x")
+        one = rewriter.initializer(np.array([1], np.float32), "one")
+        factor = rewriter.initializer(np.array([self.factor], np.float32), "factor")
+        size = rewriter.node("Add", [one, rewriter.node("Abs", [x]).outputs[0]])
+        quotient = rewriter.node("Div", [x, size.outputs[0]])
+        rewriter.replace(match.root, rewriter.node("Mul", [quotient.outputs[0], factor]))
+
+
 @dataclass(frozen=True)
 class WrongAtBatchThree(RewritePass):
     """Abs(x) -> Max(s, -s) with s = x * where(batch == 3, 2, 1)."""

@@ -78,6 +78,24 @@ def test_the_guilty_rewrite_is_left_out_and_named(check: str) -> None:
     assert models.nodes(result.model) == ["Relu", "Neg", "Abs", "Tanh"]
 
 
+def test_a_pass_is_undone_whole_where_each_of_its_rewrites_errs_a_little() -> None:
+    """As folding does in a model that amplifies every rounding: to search on finds no end."""
+    result = graphopt.optimize(models.tilted(12), passes=[models.Tilts(1.002)])
+    report = report_of(result, "tilts{factor=1.002}")
+    assert report.status is PassStatus.UNDONE
+    assert "whichever of its rewrites are left out" in (report.problem or "")
+    assert result.report.check.status is CheckStatus.VERIFIED
+    assert models.nodes(result.model).count("Softsign") == 12
+
+
+def test_rewrites_that_are_wrong_each_by_itself_are_left_out_one_by_one() -> None:
+    result = graphopt.optimize(models.tilted(4), passes=[models.Tilts(3.0)])
+    report = report_of(result, "tilts{factor=3.0}")
+    assert report.status is PassStatus.REPAIRED
+    assert report.problem == "left out 4 rewrites that moved the outputs"
+    assert result.report.check.status is CheckStatus.VERIFIED
+
+
 def test_per_pass_blames_a_pass_before_another_builds_on_it() -> None:
     # The second pass takes back what the first one broke, so that the end shows nothing.
     passes = [models.WrongRewrite(), models.NegateOutputs()]
