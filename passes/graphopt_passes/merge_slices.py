@@ -5,8 +5,9 @@
     Slice(Slice(x[10], -4:-1), ::-1)               ->  Slice(x, 8:5:-1)         the dim is known
 
 On one axis the two ranges are composed exactly where the dim is known, or where neither counts
-from the end nor goes backwards. Declined where starts, ends, axes or steps are not constant, and
-where the ranges of one axis cannot be composed without its dim.
+from the end nor goes backwards. What several Slices read, and nobody else, is merged into each of
+them: the corners of a window are cut out at once. Declined where starts, ends, axes or steps are
+not constant, and where the ranges of one axis cannot be composed without its dim.
 """
 
 from __future__ import annotations
@@ -40,11 +41,24 @@ class MergeSlices(RewritePass):
 
     name = "merge-slices"
     promise = Promise.EXACT
-    patterns = (op("Slice", op("Slice", variable("x"), label="inner")),)
+    patterns = (
+        op("Slice", op("Slice", variable("x"), label="inner")),
+        op("Slice", variable("part")),
+    )
 
     def rewrite(self, match: Match, rewriter: Rewriter) -> None:
         """Make one Slice of the two, or say which range is in the way."""
-        inner, outer, data = match.node("inner"), match.root, match.value("x")
+        outer, source = match.root, match.root.inputs[0]
+        inner = None if source is None else source.producer()
+        if source is None or inner is None or not _is_slice(inner):
+            return
+        data = inner.inputs[0]
+        if data is None:
+            return
+        if len(list(source.uses())) > 1:
+            if not _goes(source):
+                return
+            rewriter.stand_for([inner, outer])
         ranges = _ranges(inner, data)
         for axis, second in _ranges(outer, data).items():
             first = ranges.get(axis)
@@ -67,6 +81,26 @@ class MergeSlices(RewritePass):
             ]
             made = rewriter.node("Slice", [data, *constants])
         rewriter.replace(outer, made)
+
+
+def _is_slice(node: ir.Node) -> bool:
+    return node.op_type == "Slice" and node.domain in ("", "ai.onnx")
+
+
+def _goes(part: ir.Value) -> bool:
+    """Whether all who read a slice are Slices of constant ranges that may be merged with it."""
+    inner = part.producer()
+    data = None if inner is None else inner.inputs[0]
+    if inner is None or data is None or part.is_graph_output():
+        return False
+    first = _ranges(inner, data)
+    for use in part.uses():
+        if use.idx or not _is_slice(use.node) or use.node.graph is not inner.graph:
+            return False
+        for axis, second in _ranges(use.node, data).items():
+            if axis in first:
+                _composed(first[axis], second, data, axis)
+    return True
 
 
 def _ranges(node: ir.Node, data: ir.Value) -> dict[int, _Range]:
