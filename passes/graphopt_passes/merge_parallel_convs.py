@@ -60,7 +60,8 @@ def _key(node: ir.Node) -> Hashable | None:
         "auto_pad": "NOTSET", "dilations": ones, "group": 1, "pads": zeros, "strides": ones,
     }  # fmt: skip
     settings = attribute_key(node, defaults)
-    if settings is None or ("group", 1) not in settings:  # type: ignore[operator]
+    group = node.attributes.get("group")
+    if settings is None or (group is not None and group.as_int() != 1):
         return None
     return (data, tensor.dtype, window, settings)
 

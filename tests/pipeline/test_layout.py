@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx.parser
@@ -264,9 +265,9 @@ def test_nothing_to_convert_is_an_error() -> None:
         ({"to": "nhwc", "only": ["map"]}, "interface is to be kept"),
     ],
 )
-def test_wrong_options(options: dict[str, object], reason: str) -> None:
+def test_wrong_options(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        graphopt.layout(model(NET), **options)  # type: ignore[arg-type]
+        graphopt.layout(model(NET), **options)
 
 
 def test_a_wrong_conversion_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 import pytest
@@ -122,9 +123,9 @@ def test_an_offer_that_cannot_be_measured_is_left_out(monkeypatch: pytest.Monkey
         ({"level": 3, "provider": "cpu", "skip": "fuse-pat"}, "fuse-pat"),
     ],
 )
-def test_a_wrong_request_says_what_is_wrong(options: dict[str, object], said: str) -> None:
+def test_a_wrong_request_says_what_is_wrong(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        graphopt.optimize(heads(), **options)  # type: ignore[arg-type]
+        graphopt.optimize(heads(), **options)
 
 
 @pytest.mark.parametrize(
