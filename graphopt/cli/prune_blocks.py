@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.invocation import Invocation, print_json, speaking_options
-from graphopt.cli.optimize import refuse_report, write_report
+from graphopt.cli.invocation import Invocation, speaking_options
 from graphopt.cli.options import (
-    existing_data,
     output_options,
-    read_dims,
-    read_shapes,
     shape_options,
 )
-from graphopt.cli.prune_summary import print_figures, print_verdict, pruned_path
-from graphopt.errors import UsageError
+from graphopt.cli.prune_summary import print_figures, print_verdict, run_and_print
 
 if TYPE_CHECKING:
     from graphopt.pipeline.prune_blocks import PruneBlocksReport
@@ -68,56 +61,9 @@ def prune_blocks(context: click.Context, /, **flags: Any) -> int:
     Of x + f(x), f(x) becomes a constant or a linear map of x, fitted to the original on the
     calibration data. The block goes first that harms the outputs least for what it saves.
     """
-    return _run(context.ensure_object(Invocation), **flags)
-
-
-def _run(
-    invocation: Invocation,
-    *,
-    source: str,
-    target: str | None,
-    output: str | None,
-    input_shape: tuple[str, ...],
-    dim: tuple[str, ...],
-    calib: str | None,
-    calib_n: int,
-    dry_run: bool,
-    force: bool,
-    report: str | None,
-    **passed_on: Any,
-) -> int:
-    if target is not None and output is not None:
-        raise UsageError("the output is given twice; leave out OUT.onnx or --output")
-    given = target or output
-    path = Path(given) if given is not None else pruned_path(Path(source))
-    calibration = existing_data(calib, "--calib")
-    if report is not None:
-        refuse_report(Path(report), path, force)
-    shapes, dims = read_shapes(input_shape, source), read_dims(dim)
-
-    from graphopt.cli.progress import ProgressLine
     from graphopt.pipeline.prune_blocks import prune_blocks as run
 
-    with ProgressLine(invocation) as progress:
-        found = run(
-            source,
-            output=None if dry_run else path,
-            calibration=calibration,
-            samples=calib_n,
-            input_shapes=shapes,
-            dims=dims,
-            overwrite=force,
-            progress=progress,
-            **passed_on,
-        ).report
-    data = {"input": source, **found.to_dict()}
-    if report is not None:
-        write_report(Path(report), json.dumps(data, indent=2, allow_nan=False))
-    if invocation.json:
-        print_json(data)
-    elif not invocation.quiet:
-        _print_report(source, found, verbose=invocation.verbose)
-    return 0
+    return run_and_print(context.ensure_object(Invocation), run, _print_report, **flags)
 
 
 def _print_report(source: str, report: PruneBlocksReport, *, verbose: int) -> None:

@@ -1,15 +1,78 @@
-"""What the commands that make a model smaller print of it."""
+"""What the commands that make a model smaller have in common: the run, and what is printed."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from graphopt.cli.invocation import Invocation, print_json
+from graphopt.cli.optimize import refuse_report, write_report
+from graphopt.cli.options import existing_data, read_dims, read_shapes
+from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
     from graphopt.pipeline.prune_report import SmallerModelReport
 
 
-def pruned_path(source: Path) -> Path:
+def run_and_print(
+    invocation: Invocation,
+    run: Callable[..., Any],
+    show: Callable[..., None],
+    /,
+    *,
+    source: str,
+    target: str | None,
+    output: str | None,
+    input_shape: tuple[str, ...],
+    dim: tuple[str, ...],
+    calib: str | None,
+    calib_n: int,
+    dry_run: bool,
+    force: bool,
+    report: str | None,
+    **passed_on: Any,
+) -> int:
+    """Run a command that makes a model smaller, with its flags, and tell of the result.
+
+    `run` is the function of the Python API, and takes `passed_on` as they are; `show` prints its
+    report, given the source, the report and how verbose to be. The rest are flags of both.
+    """
+    if target is not None and output is not None:
+        raise UsageError("the output is given twice; leave out OUT.onnx or --output")
+    given = target or output
+    path = Path(given) if given is not None else _pruned_path(Path(source))
+    calibration = existing_data(calib, "--calib")
+    if report is not None:
+        refuse_report(Path(report), path, force)
+    shapes, dims = read_shapes(input_shape, source), read_dims(dim)
+
+    from graphopt.cli.progress import ProgressLine
+
+    with ProgressLine(invocation) as progress:
+        found = run(
+            source,
+            output=None if dry_run else path,
+            calibration=calibration,
+            samples=calib_n,
+            input_shapes=shapes,
+            dims=dims,
+            overwrite=force,
+            progress=progress,
+            **passed_on,
+        ).report
+    data = {"input": source, **found.to_dict()}
+    if report is not None:
+        write_report(Path(report), json.dumps(data, indent=2, allow_nan=False))
+    if invocation.json:
+        print_json(data)
+    elif not invocation.quiet:
+        show(source, found, verbose=invocation.verbose)
+    return 0
+
+
+def _pruned_path(source: Path) -> Path:
     """`model.onnx` -> `model.pruned.onnx`, beside it."""
     return source.parent / f"{source.name.removesuffix('.onnx')}.pruned.onnx"
 

@@ -185,7 +185,7 @@ def _move(model: ir.Model, whole: ir.Model) -> None:
     taken = set(whole.graph.initializers)
     for name, value in list(graph.initializers.items()):
         del graph.initializers[name]
-        value.name = _free(name, taken)
+        value.name = free_name(name, taken)
         taken.add(value.name)
         whole.graph.initializers.add(value)
     for signature, function in model.functions.items():
@@ -250,7 +250,7 @@ def _node(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], **attribute
 
 
 def _constant(graph: ir.Graph, array: np.ndarray) -> ir.Value:
-    name = _free("ensemble", set(graph.initializers))
+    name = free_name("ensemble", set(graph.initializers))
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
     value.shape = ir.Shape(array.shape)
@@ -284,13 +284,13 @@ def _give_names(
     for name, value in [*((value.name or "", value) for value in inputs), *outputs]:
         if value in kept:
             continue  # an input that is an output as it is
-        value.name = _free(name, taken)
+        value.name = free_name(name, taken)
         taken.add(value.name)
         kept.add(value)
     for value in every:
         if value in kept or value.name == "":  # an output that is left out has no name
             continue
-        value.name = _free(value.name or "merged", taken)
+        value.name = free_name(value.name or "merged", taken)
         taken.add(value.name)
     for graph, held in weights:
         for value in held:
@@ -298,7 +298,7 @@ def _give_names(
     nodes: set[str] = set()
     for node in all_nodes(model):
         if node.name:
-            node.name = _free(node.name, nodes)
+            node.name = free_name(node.name, nodes)
             nodes.add(node.name)
 
 
@@ -308,7 +308,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return list(dict.fromkeys(found))
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
     """The name, or the name with the first number behind it that is free."""
     unique, number = name, 2
     while unique in taken:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphopt.graph import ir
-from graphopt.graph.merging import Binding
+from graphopt.graph.merging import Binding, free_name
 from graphopt.shapes import infer_shapes
 
 
@@ -39,7 +39,7 @@ def unite_dims(models: Sequence[ir.Model], bindings: Sequence[Binding]) -> None:
         own = _input_symbols(model)
         for symbol in own:
             if symbol in taken and symbol not in renamed:
-                renamed[symbol] = _free(symbol, taken | own)
+                renamed[symbol] = free_name(symbol, taken | own)
         if position:
             _rename(model, renamed)
             for value in model.graph.outputs:
@@ -90,10 +90,3 @@ def _symbols(value: ir.Value) -> list[str | None]:
 
 def _input_symbols(model: ir.Model) -> set[str]:
     return {symbol for v in model.graph.inputs for symbol in _symbols(v) if symbol is not None}
-
-
-def _free(name: str, taken: set[str]) -> str:
-    number = 2
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"

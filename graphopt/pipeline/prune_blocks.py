@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphopt.cost import Number, Quantity
 from graphopt.cost.estimate import cost_of_inferred
 from graphopt.errors import EquivalenceError, UsageError
 from graphopt.graph import ModelSource, ir
@@ -27,6 +26,7 @@ from graphopt.pipeline.prune_check import Judge
 from graphopt.pipeline.prune_report import Delivery, SmallerModelReport
 from graphopt.pipeline.task_metric import Drop, read_metric
 from graphopt.pruning.block_fit import BlockFitter
+from graphopt.pruning.coupling_costs import count_at
 from graphopt.pruning.propagation.place import node_name
 from graphopt.pruning.residual_blocks import ResidualBlock, find_blocks, split_sums
 
@@ -330,21 +330,15 @@ class _Costs:
         rows = {row.name: row for row in cost_of_inferred(model).by_node}
         found = {node_name(node): rows.get(node.name or node_name(node)) for node in model.graph}
         known = {name: row for name, row in found.items() if row is not None}
-        self._macs = {name: _number(row.macs, sizes) for name, row in known.items()}
+        self._macs = {name: count_at(row.macs, sizes) for name, row in known.items()}
         # An Add takes one operation for each element.
-        self._elements = {name: _number(row.flops, sizes) for name, row in known.items()}
+        self._elements = {name: count_at(row.flops, sizes) for name, row in known.items()}
         self.macs = sum(self._macs.values())
 
     def of(self, model: ir.Model, linear: Sequence[ResidualBlock]) -> float:
         """The count of a model in which a linear map stands for these blocks."""
         kept = sum(self._macs.get(node_name(node), 0.0) for node in model.graph)
         return kept + sum(self._elements[block.name] * block.channels for block in linear)
-
-
-def _number(count: Number, sizes: Mapping[str, int]) -> float:
-    if isinstance(count, Quantity):
-        count = count.at({name: sizes.get(name, 1) for name in count.symbols})
-    return 0.0 if isinstance(count, Quantity) else float(count)
 
 
 def _parameters(model: ir.Model) -> float:

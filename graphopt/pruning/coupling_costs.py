@@ -55,7 +55,7 @@ class PruningCosts:
         self.parameters_before = self.parameters({})
 
     def _read(self, model: ir.Model, sizes: Mapping[str, int]) -> None:
-        macs = {row.name: _number(row.macs, sizes) for row in estimate_cost(model).by_node}
+        macs = {row.name: count_at(row.macs, sizes) for row in estimate_cost(model).by_node}
         for node in model.graph:
             name = node_name(node)
             count = macs.get(node.name or name, 0.0)
@@ -155,7 +155,8 @@ def _is_weight(value: ir.Value) -> bool:
     return False
 
 
-def _number(count: Number, sizes: Mapping[str, int]) -> float:
+def count_at(count: Number, sizes: Mapping[str, int]) -> float:
+    """A count at these sizes of free dims; those left out count as 1, and what is unknown as 0."""
     if isinstance(count, Quantity):
         count = count.at({name: sizes.get(name, 1) for name in count.symbols})
     if isinstance(count, Quantity):
