@@ -44,6 +44,7 @@ FUSE = (
     "fuse-conv-batchnorm",
     "merge-summed-convs",
     "fuse-sliced-conv",
+    "commute-pointwise-convs",
     "fold-scales",
     "fold-offsets",
     "fuse-matmul-add",

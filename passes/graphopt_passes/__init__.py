@@ -1,5 +1,6 @@
 """The passes that ship with graphopt."""
 
+from graphopt_passes.commute_pointwise_convs import CommutePointwiseConvs
 from graphopt_passes.convert_cast_like import ConvertCastLike
 from graphopt_passes.convert_half import ConvertHalf
 from graphopt_passes.convert_split_to_sequence import ConvertSplitToSequence
@@ -49,6 +50,7 @@ from graphopt_passes.smooth_activations import SmoothActivations
 from graphopt_passes.sparsify_weights import SparsifyWeights
 
 PASSES = (
+    CommutePointwiseConvs,
     ConvertCastLike,
     ConvertHalf,
     ConvertSplitToSequence,

@@ -236,6 +236,36 @@ def resize(scope: Scope) -> None:
     )
 
 
+def _pointwise(scope: Scope, x: Value, outputs: int) -> Value:
+    inputs = x.size(1)
+    weight = scope.weight(outputs, inputs, 1, 1)
+    bias = scope.weight(outputs) if scope.chance(0.5) else None
+    bound = 1 + x.magnitude * 0.5 * inputs**0.5
+    result = Result(FLOAT, (x.dims[0], fixed(outputs)[0], *x.dims[2:]), bound)
+    return scope.one("Conv", [x, weight, bias], result)
+
+
+@emitter(0.8)
+def pointwise_convolution(scope: Scope) -> None:
+    """A 1x1 Conv of many channels, ahead of an average or behind a bilinear Resize."""
+    x = _pointwise(scope, scope.pick(rank=(4,)), 16)
+    if scope.chance(0.5):
+        scales = scope.constant(np.array([1, 1, 2, 2], np.float32))
+        roi = scope.constant(np.zeros(0, np.float32)) if scope.opset < 13 else None
+        dims = x.dims[:2] + tuple(tuple(2 * s for s in dim) for dim in x.dims[2:])
+        result = Result(FLOAT, dims, x.magnitude)
+        _pointwise(scope, scope.one("Resize", [x, roi, scales], result, mode="linear"), 12)
+        return
+    x = _pointwise(scope, x, 12)
+    padding = scope.random.choice((0, 1))
+    pads = (padding, padding)
+    dims = x.dims[:2] + tuple(_windowed(dim, 2, 2, pads) for dim in x.dims[2:])
+    attributes: dict[str, object] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    if padding:
+        attributes |= {"pads": [1] * 4, "count_include_pad": scope.random.choice((0, 1))}
+    scope.one("AveragePool", [x], Result(FLOAT, dims, x.magnitude), **attributes)
+
+
 @emitter(0.7)
 def einsum(scope: Scope) -> None:
     """Einsum: a product with a weight or a transpose."""
