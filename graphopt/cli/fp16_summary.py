@@ -102,5 +102,7 @@ def _print_reasons(report: HalfReport, verbose: int) -> None:
         )
     for name in report.scales_moved:
         print_line(console, f"scale moved ahead of '{name}', which overflows without it")
+    for name in report.angles_reduced:
+        print_line(console, f"angle '{name}' brought down to one turn: one Cast for Sin and Cos")
     for name, bound in sorted(report.clamped.items()):
         print_line(console, f"constant '{name}' clamped to {bound:g}")

@@ -1,7 +1,9 @@
 """Compares a rounded model with the original as half precision allows.
 
 Floats may differ by `rtol` of the output's scale (1e-2 by default), and no NaN or infinity may
-appear. Of an output that holds the places of the largest values (ArgMax, ArgMin, TopK) the
+appear. On an input where an output is next to nothing, they may differ by `atol`, but by no more
+than `rtol` of what the output reaches on any input: one that lies below `atol` as a whole is
+compared relative to its scale, as zeros in its place would pass otherwise. Of an output that holds the places of the largest values (ArgMax, ArgMin, TopK) the
 order may differ where the original's own scores are that close:
 
     s[i'] >= s[i] - 2 rtol max |s|        i the original's choice, i' the half model's
@@ -14,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import clone, ir
 from graphopt.pipeline.check import Checker
 from graphopt.report import OutputCheck
@@ -152,7 +156,51 @@ class HalfChecker(Checker):
         wanted = {name: value for name, value in expected.items() if name not in self._extra}
         given = {name: value for name, value in actual.items() if name not in self._extra}
         checks = super()._differences(wanted, given)
-        return [check if check.ok else self._lenient(check, expected, actual) for check in checks]
+        return [
+            self._strict(check, expected, actual)
+            if check.ok
+            else self._lenient(check, expected, actual)
+            for check in checks
+        ]
+
+    def absolute_tolerance(self, name: str) -> float:
+        """How far an output may be off whatever its scale on one input is."""
+        scale = self._scales.get(name, 0.0)
+        return min(self.atol, self.rtol * scale) if scale > 0 else self.atol
+
+    @cached_property
+    def _scales(self) -> dict[str, float]:
+        """The largest finite magnitude that each output of the original has on any input."""
+        from graphopt.runtime import compare_outputs
+
+        scales: dict[str, float] = {}
+        for position, feed in enumerate(self.feeds()):
+            if self._session is None:
+                break
+            try:
+                outputs = self._original_outputs(self._session, feed, position)
+            except RuntimeUnavailableError:
+                continue  # an input that proves nothing, see `compare`
+            for found in compare_outputs(outputs, outputs):
+                scales[found.name] = max(found.scale, scales.get(found.name, 0.0))
+        return scales
+
+    def _strict(
+        self, check: OutputCheck, expected: Mapping[str, Any], actual: Mapping[str, Any]
+    ) -> OutputCheck:
+        """A check that passed, looked at again where it was the absolute tolerance alone."""
+        if check.relative_error <= self.rtol:
+            return check
+        name = check.name
+        atol = self.absolute_tolerance(name)
+        if check.max_abs_error <= atol:
+            return check
+        from graphopt.runtime import compare_outputs
+
+        (found,) = compare_outputs(
+            {name: expected[name]}, {name: actual[name]}, rtol=self.rtol, atol=atol
+        )
+        return OutputCheck(name, found.max_abs_error, found.relative_error, found.ok, found.reason)
 
     def _lenient(
         self, check: OutputCheck, expected: Mapping[str, Any], actual: Mapping[str, Any]

@@ -59,6 +59,8 @@ class HalfReport:
         rounded: weights and biases whose half numbers were chosen by data, for the outputs' sake.
         lost: weights that half holds few digits of, or none, and that the outputs do not miss.
         scales_moved: sums that a scale was moved ahead of, so that they stay in the range.
+        angles_reduced: angles that were brought down to one turn, so that one Cast serves both
+            their sine and their cosine.
         casts_before: Casts in the original.
         casts_after: Casts in the result.
         measured: how many tensors' ranges are known from running the model.
@@ -85,6 +87,7 @@ class HalfReport:
     rounded: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     scales_moved: list[str] = field(default_factory=list)
+    angles_reduced: list[str] = field(default_factory=list)
     casts_before: int = 0
     casts_after: int = 0
     measured: int = 0

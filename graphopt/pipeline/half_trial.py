@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import EquivalenceError, UsageError
-from graphopt.graph import ir
+from graphopt.graph import clone, ir
 from graphopt.pipeline.half_check import HalfChecker, share_of_tolerance
 from graphopt.pipeline.half_measure import measured_ranges
 from graphopt.pipeline.half_options import HalfOptions
@@ -30,6 +30,7 @@ from graphopt.precision import (
     format_named,
     make_plan,
 )
+from graphopt.precision.angles import has_angles, reduce_angles
 from graphopt.precision.clusters import flow_of
 from graphopt.precision.evidence import Evidence
 from graphopt.precision.scaling import move_scales
@@ -85,6 +86,7 @@ class Trial:
                 atol=options.atol,
             )
             self._measure(report)
+        self._reduce_angles(report)
         if not options.check:
             return frozenset()
         self._prepare_metric()
@@ -126,6 +128,21 @@ class Trial:
             half = format_named(options.precision)
             measured, report.scales_moved = move_scales(self.prepared, measured, half)
         self._measurements = measured
+
+    def _reduce_angles(self, report: HalfReport) -> None:
+        """Bring angles down to one turn where that saves Casts."""
+        report.angles_reduced = []
+        if self.options.storage_only or not has_angles(self.prepared):
+            return
+        request = self._request(frozenset())
+        reduced = clone(self.prepared)
+        evidence = Evidence(reduced, request.half, request.measurements)
+        names = reduce_angles(reduced, evidence)
+        if (
+            names
+            and make_plan(reduced, request).casts() < make_plan(self.prepared, request).casts()
+        ):
+            self.prepared, report.angles_reduced = reduced, names
 
     def _round_weights(self) -> None:
         """Choose the half numbers that weights become by what their layers see."""
@@ -199,6 +216,7 @@ class Trial:
                     f"converted as it was: -O{self.options.level} moved its outputs"
                 )
                 self._measure(report)
+                self._reduce_angles(report)
                 if self._converts_whole():
                     return frozenset()
                 first, task = self._last, self._task
@@ -298,15 +316,20 @@ class Trial:
 
     def _accepts_with_room(self, culprits: frozenset[str]) -> bool:
         """Whether it is right by so much that it is likely to be on other inputs too."""
+        checker = self._checker
         if not self._accepts(culprits):
             return False
-        if self._metric is not None or self._last.status is not CheckStatus.VERIFIED:
+        if (
+            checker is None
+            or self._metric is not None
+            or self._last.status is not CheckStatus.VERIFIED
+        ):
             return True
         options = self.options
         share = share_of_tolerance(self._last.inputs_tried, real=options.calibration is not None)
         return all(
             check.relative_error <= share * options.rtol
-            or check.max_abs_error <= options.atol
+            or check.max_abs_error <= checker.absolute_tolerance(check.name)
             or check.name not in self._floats
             for check in self._last.outputs
         )

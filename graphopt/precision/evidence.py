@@ -51,6 +51,11 @@ class Measurements:
     by_name: Mapping[str, Measured]
     margin: float
 
+    @property
+    def made_up(self) -> bool:
+        """Whether the inputs were made up: they are as large as it pleased."""
+        return self.margin >= SEEDED_MARGIN
+
     def to_json(self) -> dict[str, Any]:
         """The measurements as plain data."""
         ranges = {name: [m.minimum, m.maximum, m.non_finite] for name, m in self.by_name.items()}

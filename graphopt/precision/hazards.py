@@ -3,7 +3,7 @@
     overflow      a value beyond the range; a sum on the way to a mean; a square in a normalization
     underflow     1e-12 becomes 0; a variance of 1e-7 keeps one digit; a scale below 2^-14
     integers      2049 becomes 2048: positions and indices that are computed in float
-    angles        sin(x) with |x| > 16 is off by |x| 2^-11
+    angles        sin(x) with |x| > 16 is off by |x| 2^-12, see `angles`
     int8          between DequantizeLinear and QuantizeLinear integers compute, if left in peace
 
 A value that half cannot hold keeps its producer and all its readers in float32: casting it
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphopt.graph import constant_tensor, ir
+from graphopt.precision.angles import angle_beyond
 from graphopt.precision.evidence import Evidence
 from graphopt.precision.flow import Cluster, Flow, Tensor, Use
 from graphopt.precision.integers import IntegerValues
@@ -32,7 +33,6 @@ from graphopt.precision.operators import (
 from graphopt.precision.regions import Blocked, mark_blocked, mark_integer_regions
 from graphopt.precision.saturation import saturates
 
-_LARGEST_ANGLE = 16.0
 CONSTANT_ERROR = 2.0**-7
 """Of a weight tensor that is rounded to half: beyond it, its own error dominates all others."""
 _ELEMENT_ERROR = 0.05
@@ -223,22 +223,23 @@ class _Marker:
     def _angle(self, node: ir.Node) -> str | None:
         if node.op_type not in PERIODIC:
             return None
-        known = self._evidence.magnitude(node.inputs[0])
-        if known is not None and known <= _LARGEST_ANGLE:
+        value = node.inputs[0]
+        angle = None if value is None else angle_beyond(value, self._evidence, self._integers)
+        if angle is None:
             return None
-        reach = "of unknown size" if known is None else f"up to {known:.3g}"
-        reason = f"{node.op_type} of an angle {reach} needs more digits"
-        self._keep_value(node.inputs[0], reason)
+        reason = f"{node.op_type} of an angle {angle.reach} needs more digits"
+        for kept in angle.values:
+            self._keep_value(kept, reason)
         return reason
 
     def _comparison(self, node: ir.Node) -> str | None:
         if node.op_type not in COMPARISONS:
             return None
         for value in node.inputs:
-            if value is not None and self._integers.is_position(value):
-                known = self._evidence.magnitude(value)
-                if known is None or known > self._half.largest_integer:
-                    return "it compares positions, which have to be exact"
+            # What was measured says nothing: inputs may be longer.
+            within = self._evidence.bound(value).magnitude <= self._half.largest_integer
+            if value is not None and self._integers.is_position(value) and not within:
+                return "it compares positions, which have to be exact"
         return None
 
     def _check_denominator(self, value: ir.Value) -> None:

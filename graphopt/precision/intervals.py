@@ -193,6 +193,13 @@ def _clip(node: ir.Node, given: list[Interval]) -> Interval:
     return Interval(max(given[0].low, low), min(given[0].high, high), tight)
 
 
+def _modulo(_: ir.Node, given: list[Interval]) -> Interval:
+    dividend, divisor = given[:2]
+    reach = divisor.magnitude
+    low = -reach if dividend.low < 0 or divisor.low < 0 else 0.0
+    return Interval(low, reach, False)
+
+
 def _power(_: ir.Node, given: list[Interval]) -> Interval:
     base, exponent = given[:2]
     if exponent.low != exponent.high:
@@ -323,6 +330,7 @@ _RULES: dict[str, Rule] = {
     "Max": _highest,
     "MaxPool": _first,
     "Min": _lowest,
+    "Mod": _modulo,
     "Mul": _multiply,
     "Neg": lambda _, given: Interval(-given[0].high, -given[0].low, given[0].tight),
     "Pad": _pad,

@@ -424,6 +424,36 @@ def test_an_output_below_the_absolute_tolerance_is_not_lost(storage_only: bool) 
     assert any("too small for fp16" in reason for reason in report.float32.values())
 
 
+TINY = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[4] x) => (float[4] y, float[4] z) <float a = {3e-4}> {
+  b = Mul(x, a)
+  y = Mul(b, a)
+  z = Relu(x)
+}"""
+
+
+def test_an_output_below_the_absolute_tolerance_is_right_all_the_same() -> None:
+    """y is about 1e-7, where half has steps of 6e-8: it was off by a third, and passed."""
+    feed = {"x": np.array([1.0, 0.7, 0.4, -0.9], np.float32)}
+    report = convert_half(from_text(TINY), HalfOptions(level=0, calibration=[feed])).report
+    assert report.check.status is CheckStatus.VERIFIED
+    errors = {check.name: check.relative_error for check in report.check.outputs}
+    assert max(errors.values()) <= 1e-2
+    assert report.fallen_back
+    assert report.half_nodes  # what gives z
+
+
+def test_an_output_that_is_next_to_nothing_on_one_input_may_vanish_there() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[2] x) => (float[2] y) {
+  y = Sigmoid(x)
+}"""
+    feeds = [{"x": np.full(2, value, np.float32)} for value in (-18, 1)]
+    report = convert_half(from_text(text), HalfOptions(level=0, calibration=feeds)).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert report.float32 == {}
+
+
 @pytest.mark.parametrize("storage_only", [False, True])
 @pytest.mark.parametrize("other", ["", "z = Neg(x)"])
 def test_a_weight_that_only_a_random_output_reads_is_not_lost(
