@@ -9,7 +9,8 @@ command is a fresh process with warm bytecode; rounds are interleaved, so that a
 the machine hits all alike. Constants do not count as nodes. `time` runs graphopt with
 `--check off`, as the others do not prove their results, and once more with its usual check.
 `latency` runs original and result in ONNX Runtime with all its optimizations, turn by turn, with
-one thread and with two, in several pairs of sessions. What is measured is kept in
+one thread and with two, in several pairs of sessions, and asks whether ONNX Runtime runs the same
+graph in both: what differs then is noise. What is measured is kept in
 build/bench_optimize.json (`--record`), where a later run adds to it; `--page` writes the tables of
 docs/benchmarks.md from there.
 onnxscript runs where `--onnxscript` names a Python that has it.
@@ -36,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 from tests.conftest import ZOO  # noqa: E402 - the line above finds it
 from tests.zoo_models import zoo_models  # noqa: E402 - the line above finds it
 from tools.optimize_page import write_page  # noqa: E402 - the line above finds it
+from tools.runtime_graph import run_the_same  # noqa: E402 - the line above finds it
 
 EXPORTS = ROOT / "build" / "exports"
 RECORD = ROOT / "build" / "bench_optimize.json"
@@ -158,7 +160,7 @@ def measure_time(source: Path, rounds: int) -> Found:
 
 
 def measure_latency(source: Path, seconds: float, kept: Path | None) -> Found:
-    """Milliseconds of the original and the result by number of threads."""
+    """Milliseconds of the original and the result by number of threads; whether both are "same"."""
     from graphopt.graph import load
 
     with tempfile.TemporaryDirectory() as folder:
@@ -168,12 +170,17 @@ def measure_latency(source: Path, seconds: float, kept: Path | None) -> Found:
         models = [load(source), load(target)]
         found: Found = {}
         for threads in THREADS:
-            rounds = [_one_round(models, threads, seconds / SESSIONS) for _ in range(SESSIONS)]
+            rounds = []
+            for number in range(SESSIONS):
+                # Whoever comes second finds another machine: each is second in turn.
+                step = 1 if number % 2 == 0 else -1
+                rounds.append(_one_round(models[::step], threads, seconds / SESSIONS)[::step])
             if not all(rounds):
                 return {}
             found[str(threads)] = [
                 1000 * statistics.median(column) for column in zip(*rounds, strict=True)
             ]
+        found["same"] = run_the_same(*models)
     return found
 
 

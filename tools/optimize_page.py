@@ -54,19 +54,30 @@ def _summary(record: Record) -> str:
             f" {statistics.median(memory):.2f}, largest {max(memory):.2f} of the smaller rival's."
         )
     for threads in ("1", "2"):
-        gains = [
-            before / after
-            for found in record.values()
-            for before, after in [found.get("latency", {}).get(threads, (0, 0))]
-            if after
-        ]
-        if gains:
-            mean = math.exp(statistics.fmean(map(math.log, gains)))
-            lines.append(
-                f"Latency, {threads} thread{'s' * (threads != '1')}: geometric mean {mean:.3f}x,"
-                f" from {min(gains):.2f}x to {max(gains):.2f}x, over {len(gains)} models."
-            )
+        gains, noise = _gains(record, threads, same=False), _gains(record, threads, same=True)
+        if not gains:
+            continue
+        mean = math.exp(statistics.fmean(map(math.log, gains + noise)))
+        lines.append(
+            f"Latency, {threads} thread{'s' * (threads != '1')}: geometric mean {mean:.3f}x over"
+            f" {len(gains + noise)} models. {_span(gains)} where ONNX Runtime runs another graph."
+            + (f" {_span(noise)} where it runs the same (=)." if noise else "")
+        )
     return "\n\n".join(lines) + "\n"
+
+
+def _gains(record: Record, threads: str, *, same: bool) -> list[float]:
+    """How many times as fast each result is, of those that run the same graph, or of the others."""
+    return [
+        before / after
+        for found in record.values()
+        if (latency := found.get("latency")) and latency["same"] is same
+        for before, after in [latency[threads]]
+    ]
+
+
+def _span(gains: list[float]) -> str:
+    return f"From {min(gains):.2f}x to {max(gains):.2f}x on the {len(gains)}"
 
 
 def _nodes(record: Record) -> str:
@@ -82,7 +93,8 @@ def _nodes(record: Record) -> str:
         latency = found.get("latency", {})
         for threads in ("1", "2"):
             before, after = latency.get(threads, (0, 0))
-            cells.append(f"{before:.3g} ms, {before / after:.2f}x" if after else "-")
+            mark = " =" if latency.get("same") else ""
+            cells.append(f"{before:.3g} ms, {before / after:.2f}x{mark}" if after else "-")
         lines.append(f"| {name} | {nodes['before']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
