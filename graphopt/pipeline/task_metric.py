@@ -87,7 +87,7 @@ def read_metric(
     if callable(spec):
         return _own(spec, getattr(spec, "__name__", "metric"), provider)
     if spec is not None and ":" in spec:
-        from graphopt.runtime import imported
+        from graphopt.runtime.imported import imported
 
         function = imported(spec)
         if not callable(function):

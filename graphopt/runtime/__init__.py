@@ -1,25 +1,30 @@
 """Runs models: sessions, inputs, comparison, timing, calibration. Only here is ONNX Runtime used.
 
-Importing this package does not import onnxruntime; making a `Session` does.
+Importing this package does not import onnxruntime; making a `Session` does. The names below are
+imported when they are first used: constant folding needs no more than `evaluate`.
 """
 
-from graphopt.runtime.collect import collect
-from graphopt.runtime.compare import OutputDifference, compare_outputs
-from graphopt.runtime.data import FeedReader, read_feeds
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from graphopt.runtime.evaluate import evaluate
-from graphopt.runtime.histogram import Histogram
-from graphopt.runtime.imported import imported
-from graphopt.runtime.inputs import runnable_feeds, seeded_feeds, usual_feed
-from graphopt.runtime.moments import MomentRequest, Patches, SecondMoment
 from graphopt.runtime.session import Feed, Session, has_provider
-from graphopt.runtime.statistics import (
-    ChannelStatistics,
-    TensorStatistics,
-    load_statistics,
-    save_statistics,
-)
-from graphopt.runtime.tapping import tapped_pairs
-from graphopt.runtime.timing import time_interleaved
+
+if TYPE_CHECKING:
+    from graphopt.runtime.collection import collect
+    from graphopt.runtime.compare import OutputDifference, compare_outputs
+    from graphopt.runtime.data import FeedReader, read_feeds
+    from graphopt.runtime.histogram import Histogram
+    from graphopt.runtime.inputs import runnable_feeds, seeded_feeds, usual_feed
+    from graphopt.runtime.moments import MomentRequest, Patches, SecondMoment
+    from graphopt.runtime.statistics import (
+        ChannelStatistics,
+        TensorStatistics,
+        load_statistics,
+        save_statistics,
+    )
+    from graphopt.runtime.tapping import tapped_pairs
+    from graphopt.runtime.timing import time_interleaved
 
 __all__ = [
     "ChannelStatistics",
@@ -36,7 +41,6 @@ __all__ = [
     "compare_outputs",
     "evaluate",
     "has_provider",
-    "imported",
     "load_statistics",
     "read_feeds",
     "runnable_feeds",
@@ -46,3 +50,33 @@ __all__ = [
     "time_interleaved",
     "usual_feed",
 ]
+
+_LATER = {
+    "ChannelStatistics": "statistics",
+    "FeedReader": "data",
+    "Histogram": "histogram",
+    "MomentRequest": "moments",
+    "OutputDifference": "compare",
+    "Patches": "moments",
+    "SecondMoment": "moments",
+    "TensorStatistics": "statistics",
+    "collect": "collection",
+    "compare_outputs": "compare",
+    "load_statistics": "statistics",
+    "read_feeds": "data",
+    "runnable_feeds": "inputs",
+    "save_statistics": "statistics",
+    "seeded_feeds": "inputs",
+    "tapped_pairs": "tapping",
+    "time_interleaved": "timing",
+    "usual_feed": "inputs",
+}
+"""Where the names live."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'graphopt.runtime' has no attribute '{name}'")
+    value = getattr(import_module(f"graphopt.runtime.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
