@@ -13,8 +13,8 @@ for each place of its input, the orders cost
     convolution first:  m + 8 * (r + s) * C_out
     convolution behind: m * s + 8 * r * C_in
 
-A read takes runtimes about as long as 8 multiplications; s * C_out is the activation behind, which
-they compute within a convolution, but not within a resize. Declined where less than a fifth is
+A read is taken to last as long as 8 multiplications; s * C_out is the activation behind, which
+runtimes compute within a convolution, but not within a resize. Declined where less than a fifth is
 saved, where the window is larger than 1x1, strided or padded, where sizes are computed, and where a
 resize crops.
 """
@@ -155,6 +155,8 @@ def _scales(node: ir.Node) -> list[float]:
     if numbers is None:
         raise NotApplicable("the sizes of the resize are computed")
     axes = attributes.get_ints("axes", range(len(shape)))
+    if len(numbers) != len(axes):
+        raise NotApplicable("the resize does not name a size for each axis")
     scales = [1.0] * len(shape)
     for axis, number in zip(axes, numbers.tolist(), strict=True):
         if sizes is None:
