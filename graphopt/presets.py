@@ -39,6 +39,8 @@ FUSE = (
     "fuse-gelu",
     "fuse-hard-swish",
     "eliminate-zero-terms",
+    "convert-einsum",
+    "merge-clips",
     "merge-constant-arithmetic",
     "fuse-pad",
     "fuse-conv-batchnorm",

@@ -2,6 +2,7 @@
 
 from graphopt_passes.commute_pointwise_convs import CommutePointwiseConvs
 from graphopt_passes.convert_cast_like import ConvertCastLike
+from graphopt_passes.convert_einsum import ConvertEinsum
 from graphopt_passes.convert_half import ConvertHalf
 from graphopt_passes.convert_split_to_sequence import ConvertSplitToSequence
 from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
@@ -37,6 +38,7 @@ from graphopt_passes.merge_concats import MergeConcats
 from graphopt_passes.merge_constant_arithmetic import MergeConstantArithmetic
 from graphopt_passes.merge_movements import MergeMovements
 from graphopt_passes.merge_parallel_convs import MergeParallelConvs
+from graphopt_passes.merge_clips import MergeClips
 from graphopt_passes.merge_parallel_products import MergeParallelProducts
 from graphopt_passes.merge_sizes import MergeSizes
 from graphopt_passes.merge_slices import MergeSlices
@@ -56,6 +58,7 @@ PASSES = (
     ConvertSplitToSequence,
     EliminateDeadNodes,
     EliminateDuplicates,
+    ConvertEinsum,
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
@@ -91,6 +94,7 @@ PASSES = (
     MergeSizes,
     MergeSlices,
     MergeSummedConvs,
+    MergeClips,
     Onnxsim,
     PruneChannels,
     QuantizeDynamically,

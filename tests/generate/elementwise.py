@@ -273,6 +273,28 @@ def clip(scope: Scope) -> None:
         scope.one("Clip", [y, high, None] if scope.chance(0.3) else [y, low, high], result)
 
 
+@emitter(1.2)
+def clip_chain(scope: Scope) -> None:
+    """Two or three of Relu, Clip, Min and Max by a number, one behind the other."""
+    x = scope.pick((FLOAT, DOUBLE, INT64, INT32) if scope.chance(0.4) else (FLOAT,))
+    if x.dtype in INTEGERS and scope.opset < 12:
+        raise NotApplicable
+    kind = numpy_type(x.dtype)
+    bounds = (-2, 0, 1) if x.dtype in INTEGERS else (-0.5, 0.0, 0.25, 6.0)
+    kinds = ("Min", "Max", "Clip") if x.dtype in INTEGERS else ("Min", "Max", "Clip", "Relu")
+    for _ in range(scope.random.randint(2, 3)):
+        op = scope.random.choice(kinds)
+        low, high = (scope.constant(np.array(scope.random.choice(bounds), kind)) for _ in range(2))
+        result = Result(x.dtype, x.dims, max(6.0, x.magnitude), x.exact)
+        if op == "Relu":
+            operands: list[Value | None] = [x]
+        elif op == "Clip":
+            operands = [x, low, high if scope.chance(0.6) else None]
+        else:
+            operands = [x, low] if scope.chance(0.6) else [low, x]
+        x = scope.one(op, operands, result)
+
+
 @emitter(0.7)
 def prelu(scope: Scope) -> None:
     """PRelu with a slope that is shared or per channel."""

@@ -266,21 +266,49 @@ def pointwise_convolution(scope: Scope) -> None:
     scope.one("AveragePool", [x], Result(FLOAT, dims, x.magnitude), **attributes)
 
 
-@emitter(0.7)
+_PRODUCTS = ("{x},{k}z->{r}z", "{x},z{k}->{r}z", "{x},{k}z->z{r}", "{x},{k}z")
+"""Equations of a product with a matrix: letters of x, the last one, and the ones before."""
+
+
+@emitter(1.2)
 def einsum(scope: Scope) -> None:
-    """Einsum: a product with a weight or a transpose."""
+    """Einsum: a transpose, a sum, an elementwise or a matrix product, of one or two values."""
     if scope.opset < 12:
         raise NotApplicable
     x = scope.pick(rank=(2, 3))
     letters = "abc"[: x.rank]
-    if scope.chance(0.5):
+    kind = scope.random.choice(("transpose", "sum", "elementwise", "dot", "matmul", "matmul"))
+    if kind == "transpose":
         result = Result(FLOAT, x.dims[::-1], x.magnitude)
         scope.one("Einsum", [x], result, equation=f"{letters}->{letters[::-1]}")
-        return
-    weight = scope.weight(x.size(-1), 3)
-    result = Result(FLOAT, x.dims[:-1] + fixed(3), 1 + 2 * x.magnitude)
-    equation = f"{letters},{letters[-1]}z->{letters[:-1]}z"
-    scope.one("Einsum", [x, weight], result, equation=equation)
+    elif kind == "sum":
+        result = Result(FLOAT, x.dims[:0:-1], x.magnitude * max(x.dims[0]))
+        scope.one("Einsum", [x], result, equation=f"{letters}->{letters[:0:-1]}")
+    elif kind == "elementwise":
+        axis = scope.random.randrange(x.rank)
+        weight = scope.weight(x.size(axis))
+        result = Result(FLOAT, x.dims[::-1], x.magnitude)
+        equation = f"{letters},{letters[axis]}->{letters[::-1]}"
+        scope.one("Einsum", [x, weight], result, equation=equation)
+    elif kind == "dot":
+        other = scope.pick(where=lambda v: v.dims == x.dims)
+        bound = x.magnitude * other.magnitude * max(x.dims[-1])
+        result = Result(FLOAT, x.dims[:-1], bound)
+        scope.one("Einsum", [x, other], result, equation=f"{letters},{letters}->{letters[:-1]}")
+    else:
+        _einsum_product(scope, x, letters)
+
+
+def _einsum_product(scope: Scope, x: Value, letters: str) -> None:
+    equation = scope.random.choice(_PRODUCTS)
+    size = x.size(-1)
+    weight = scope.weight(*((3, size) if "z{k}" in equation else (size, 3)))
+    written = equation.format(x=letters, k=letters[-1], r=letters[:-1])
+    dims = (
+        fixed(3) + x.dims[:-1] if written.endswith(f"->z{letters[:-1]}") else x.dims[:-1] + fixed(3)
+    )
+    result = Result(FLOAT, dims, 1 + 2 * x.magnitude)
+    scope.one("Einsum", [x, weight], result, equation=written)
 
 
 @emitter(0.6)
