@@ -11,6 +11,7 @@ CLEAN = (
     "eliminate-identities",
     "eliminate-neutral-arithmetic",
     "eliminate-repetitions",
+    "eliminate-expands",
     "eliminate-zero-states",
     "merge-casts",
     "merge-concats",
@@ -54,6 +55,7 @@ FUSE = (
 """Fusions: the same up to the order of floating-point operations."""
 
 LEVELS: dict[int, tuple[str, ...]] = {
+    "fuse-gemm-transpose",
     0: (),
     1: (*CLEAN, *MOVE, "eliminate-dead-nodes"),
     2: (*CLEAN, *LAYOUT, *MOVE, *FUSE, "eliminate-dead-nodes"),

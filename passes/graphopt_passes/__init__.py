@@ -7,6 +7,7 @@ from graphopt_passes.convert_half import ConvertHalf
 from graphopt_passes.convert_split_to_sequence import ConvertSplitToSequence
 from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphopt_passes.eliminate_duplicates import EliminateDuplicates
+from graphopt_passes.eliminate_expands import EliminateExpands
 from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
@@ -20,6 +21,7 @@ from graphopt_passes.fold_reshape_targets import FoldReshapeTargets
 from graphopt_passes.fold_scales import FoldScales
 from graphopt_passes.fuse_conv_batchnorm import FuseConvBatchnorm
 from graphopt_passes.fuse_gelu import FuseGelu
+from graphopt_passes.fuse_gemm_transpose import FuseGemmTranspose
 from graphopt_passes.fuse_hard_swish import FuseHardSwish
 from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
 from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
@@ -58,7 +60,7 @@ PASSES = (
     ConvertSplitToSequence,
     EliminateDeadNodes,
     EliminateDuplicates,
-    ConvertEinsum,
+    EliminateExpands,
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,
@@ -77,6 +79,7 @@ PASSES = (
     FuseMatmulAdd,
     FuseMultiHeadAttention,
     FusePad,
+    FuseGemmTranspose,
     FuseReduceUnsqueeze,
     FuseSkipNormalization,
     FuseSlicedConv,

@@ -1,5 +1,6 @@
 """Elementwise ops: unary, binary with broadcasting, comparisons, Where, Cast, Clip."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.generate.scope import (
     Value,
     broadcast,
     elements,
+    fixed,
     numpy_type,
 )
 
@@ -293,6 +295,37 @@ def clip_chain(scope: Scope) -> None:
         else:
             operands = [x, low] if scope.chance(0.6) else [low, x]
         x = scope.one(op, operands, result)
+
+
+@emitter(1)
+def expanded_operand(scope: Scope) -> None:
+    """Expand to the shape of another value, or to sizes, and arithmetic with that value."""
+    x = scope.pick((FLOAT, INT64) if scope.chance(0.3) else (FLOAT,), rank=(1, 2, 3, 4))
+    shape = [1 if len(set(dim)) > 1 or scope.chance(0.5) else dim[0] for dim in x.dims]
+    shape = shape[scope.random.randrange(len(shape)) :]
+    array = scope.numpy.uniform(-1, 1, shape)
+    if x.dtype in INTEGERS:
+        array = np.round(array * 3)
+    small = scope.constant(array.astype(numpy_type(x.dtype)))
+    if x.dtype == FLOAT and scope.chance(0.5):
+        # What only data tell is not folded.
+        with contextlib.suppress(NotApplicable):
+            small = scope.pick(where=lambda v: broadcast(v.dims, x.dims) == x.dims)
+    if x.is_static and scope.chance(0.5):
+        sizes = scope.ints(*(dim[0] for dim in x.dims))
+    else:
+        sizes = scope.one("Shape", [x], Result(INT64, fixed(x.rank), 8.0, exact=True))
+    wide = scope.one("Expand", [small, sizes], Result(x.dtype, x.dims, small.magnitude))
+    op = scope.random.choice(("Add", "Mul", "Sub", "Where"))
+    if x.dtype in INTEGERS and x.magnitude > 1e5:
+        raise NotApplicable
+    result = Result(x.dtype, x.dims, BINARY.get(op, max)(x.magnitude, small.magnitude))
+    other = x if scope.chance(0.7) else wide
+    if op == "Where":
+        zero = scope.constant(np.array(scope.chance(0.5)))
+        scope.one("Where", [zero, other, wide], result)
+    else:
+        scope.one(op, [wide, other] if scope.chance(0.5) else [other, wide], result)
 
 
 @emitter(0.7)

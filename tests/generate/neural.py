@@ -147,6 +147,9 @@ def twin_convolutions(scope: Scope) -> None:
 def gemm(scope: Scope) -> None:
     """Gemm with alpha, beta, transposes and C in its shapes; at times with a BN behind it."""
     x = scope.pick(rank=(2,))
+    if scope.chance(0.3) and is_static(x.dims[0]):
+        result = Result(FLOAT, x.dims[::-1], x.magnitude)
+        x = scope.one("Transpose", [x], result, perm=[1, 0] if scope.chance(0.5) else None)
     width, units = x.size(1), scope.random.choice((2, 3, 4))
     transposed = scope.random.randrange(2)
     weight = scope.weight(*((units, width) if transposed else (width, units)))
@@ -158,6 +161,23 @@ def gemm(scope: Scope) -> None:
     y = scope.one("Gemm", [x, weight, c], result, transB=transposed or None, **attributes)
     if scope.chance(0.4):
         batch_norm(scope, y)
+    elif scope.chance(0.3):
+        scope.one("Transpose", [y], Result(FLOAT, y.dims[::-1], y.magnitude))
+
+
+@emitter(0.7)
+def gemm_of_values(scope: Scope) -> None:
+    """Gemm of two values, one or both transposed ahead, or the result behind."""
+    x = scope.pick(rank=(2,))
+    other = scope.pick(rank=(2,), where=lambda v: v.dims[1] == x.dims[1])
+    result = Result(FLOAT, (x.dims[0], other.dims[0]), 8 * x.magnitude * other.magnitude)
+    if scope.chance(0.5):
+        other = scope.one("Transpose", [other], Result(FLOAT, other.dims[::-1], other.magnitude))
+        y = scope.one("Gemm", [x, other], result)
+    else:
+        y = scope.one("Gemm", [x, other], result, transB=1)
+    if scope.chance(0.5):
+        scope.one("Transpose", [y], Result(FLOAT, y.dims[::-1], y.magnitude))
 
 
 @emitter(2.5)
