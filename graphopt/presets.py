@@ -51,11 +51,11 @@ FUSE = (
     "fold-scales",
     "fold-offsets",
     "fuse-matmul-add",
+    "fuse-gemm-transpose",
 )
 """Fusions: the same up to the order of floating-point operations."""
 
 LEVELS: dict[int, tuple[str, ...]] = {
-    "fuse-gemm-transpose",
     0: (),
     1: (*CLEAN, *MOVE, "eliminate-dead-nodes"),
     2: (*CLEAN, *LAYOUT, *MOVE, *FUSE, "eliminate-dead-nodes"),

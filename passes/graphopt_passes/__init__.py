@@ -36,11 +36,11 @@ from graphopt_passes.hoist_shapes import HoistShapes
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
 from graphopt_passes.insert_qdq import InsertQdq
 from graphopt_passes.merge_casts import MergeCasts
+from graphopt_passes.merge_clips import MergeClips
 from graphopt_passes.merge_concats import MergeConcats
 from graphopt_passes.merge_constant_arithmetic import MergeConstantArithmetic
 from graphopt_passes.merge_movements import MergeMovements
 from graphopt_passes.merge_parallel_convs import MergeParallelConvs
-from graphopt_passes.merge_clips import MergeClips
 from graphopt_passes.merge_parallel_products import MergeParallelProducts
 from graphopt_passes.merge_sizes import MergeSizes
 from graphopt_passes.merge_slices import MergeSlices
@@ -56,6 +56,7 @@ from graphopt_passes.sparsify_weights import SparsifyWeights
 PASSES = (
     CommutePointwiseConvs,
     ConvertCastLike,
+    ConvertEinsum,
     ConvertHalf,
     ConvertSplitToSequence,
     EliminateDeadNodes,
@@ -74,12 +75,12 @@ PASSES = (
     FoldScales,
     FuseConvBatchnorm,
     FuseGelu,
+    FuseGemmTranspose,
     FuseHardSwish,
     FuseLayerNormalization,
     FuseMatmulAdd,
     FuseMultiHeadAttention,
     FusePad,
-    FuseGemmTranspose,
     FuseReduceUnsqueeze,
     FuseSkipNormalization,
     FuseSlicedConv,
@@ -89,6 +90,7 @@ PASSES = (
     InlineConstantBranches,
     InsertQdq,
     MergeCasts,
+    MergeClips,
     MergeConcats,
     MergeConstantArithmetic,
     MergeMovements,
@@ -97,7 +99,6 @@ PASSES = (
     MergeSizes,
     MergeSlices,
     MergeSummedConvs,
-    MergeClips,
     Onnxsim,
     PruneChannels,
     QuantizeDynamically,
