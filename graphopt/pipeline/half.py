@@ -103,7 +103,7 @@ def convert_half(
         file_bytes = size_on_disk(source, original)
         infer_shapes(original)
         tell("preparing")
-        trial = Trial(original, prepared_for_half(original, options.level), options, tell)
+        trial = Trial(original, prepared_for_half(original, options), options, tell)
         report = HalfReport(
             half.name,
             statistics_of(original, file_bytes),
@@ -119,9 +119,11 @@ def convert_half(
         report.half = [rewrite.site for rewrite in journal.rewrites]
         report.float32 = dict(plan.reasons)
         report.clamped = {v.name or "": bound for v, bound in plan.masks.bounds.items()}
-        report.casts_after = count_casts(model)
         if not report.half:
-            report.notes.append(f"nothing went to {half.name}: the result is the float32 model")
+            model = clone(original)
+            report.notes.append(f"nothing went to {half.name}: the result is the model as it was")
+        _note_opset(original, model, report)
+        report.casts_after = count_casts(model)
         feed = trial.first_feed()
         trial.close()
         if options.check:
@@ -134,6 +136,15 @@ def convert_half(
     report.output = None if output is None else os.fspath(output)
     report.seconds = time.perf_counter() - started
     return HalfResult(given, report.ok, report)
+
+
+def _note_opset(original: ir.Model, model: ir.Model, report: HalfReport) -> None:
+    before, after = (imported_version(m.opset_imports, "") for m in (original, model))
+    if after > before:
+        report.notes.append(
+            f"opset raised from {before} to {after}, where QuantizeLinear and DequantizeLinear "
+            f"take {report.precision}"
+        )
 
 
 def _check_opset(model: ir.Model, half: HalfFormat) -> None:

@@ -9,15 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphopt.catalog import spec_of
-from graphopt.errors import InvalidModelError
-from graphopt.graph import ModelSource, all_graphs, all_nodes, clone, inline_functions, ir, save
+from graphopt.errors import InvalidModelError, UsageError
+from graphopt.graph import (
+    ModelSource,
+    all_graphs,
+    all_nodes,
+    clone,
+    inline_functions,
+    ir,
+    raise_opset,
+    save,
+)
 from graphopt.pipeline.execute import execute
+from graphopt.pipeline.half_options import HalfOptions
 from graphopt.pipeline.model_files import load_valid
 from graphopt.pipeline.run import make_plan
+from graphopt.precision import kernels_of
+from graphopt.precision.regions import FIRST_HALF_SCALES
 from graphopt.rewrite.journal import site_of
 from graphopt.rewrite.rewriter import ORIGIN_KEY
 from graphopt.shapes import infer_shapes
 
+_QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 _LARGE = 128 << 20
 _GROWTH = 100
 """A folded constant may add this part of the weights, within these bounds in bytes."""
@@ -50,8 +63,26 @@ def loaded(source: ModelSource) -> tuple[ir.Model, bool | None]:
         return load_valid(path), False
 
 
-def prepared_for_half(original: ir.Model, level: int) -> ir.Model:
-    """The model after the passes of a level, functions inlined where they can be."""
+def prepared_for_half(original: ir.Model, options: HalfOptions) -> ir.Model:
+    """The model after the passes of its level, functions inlined where they can be.
+
+    For a provider whose integer kernels take half, a quantized model is raised to the operator
+    set where QuantizeLinear and DequantizeLinear do: no Cast is needed around them.
+    """
+    model = _after_passes(original, options.level)
+    quantized = any(node.op_type in _QUANTIZING for node in all_nodes(model))
+    half_scales = kernels_of(options.provider).half_scales and not options.storage_only
+    if not quantized or not half_scales:
+        return model
+    try:
+        raised = raise_opset(model, FIRST_HALF_SCALES)
+    except UsageError:
+        return model  # they stay float32
+    infer_shapes(raised)
+    return raised
+
+
+def _after_passes(original: ir.Model, level: int) -> ir.Model:
     specs = [spec_of(item) for item in make_plan(level, None)]
     passes = make_plan(level, [_sparing(spec, original) for spec in specs])
     model = execute(original, passes)[0] if passes else clone(original)

@@ -32,6 +32,7 @@ from graphopt.precision.operators import (
 )
 from graphopt.precision.regions import Blocked, mark_blocked, mark_integer_regions
 from graphopt.precision.saturation import saturates
+from graphopt.precision.scales import scales_weights
 
 CONSTANT_ERROR = 2.0**-7
 """Of a weight tensor that is rounded to half: beyond it, its own error dominates all others."""
@@ -59,7 +60,7 @@ def mark_hazards(
         with `lose_small` they are no reason.
     """
     mark_blocked(flow, blocked, kernels, evidence.half)
-    mark_integer_regions(model, flow)
+    mark_integer_regions(model, flow, kernels)
     integers = IntegerValues(model)
     tensors = {tensor.value: tensor for tensor in flow.tensors}
     marker = _Marker(flow, tensors, evidence, kernels, masks, integers, lose_small)
@@ -165,11 +166,12 @@ class _Marker:
             if error <= _ELEMENT_ERROR or not _is_floor(node):
                 return None
             return f"vanishes in {self._half.name} and keeps a denominator from 0"
-        counts = node.op_type == "BatchNormalization" and use.index == 4
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and use.index == 1:
-            counts = True
-        if counts and worst > _ELEMENT_ERROR:
+        if node.op_type == "BatchNormalization" and use.index == 4 and worst > _ELEMENT_ERROR:
             return f"is too small for {self._half.name}"
+        scales = node.op_type in ("QuantizeLinear", "DequantizeLinear") and use.index == 1
+        if scales and not scales_weights(use):
+            # A whole tensor is as wrong as its scale is.
+            return f"is too small for {self._half.name}" if worst > CONSTANT_ERROR else None
         if error > CONSTANT_ERROR:
             self.small.append(name)
             return None if self._lose_small else f"is too small for {self._half.name}"

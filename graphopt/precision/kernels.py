@@ -25,6 +25,8 @@ class Kernels:
         float_only: operators to leave in float32 there, for want of a half kernel.
         float_only_bfloat16: the same for bfloat16, beyond `float_only`.
         half_sums: whether sums may be accumulated in half.
+        half_scales: whether QuantizeLinear and DequantizeLinear with half scales are as good as
+            with float32 ones: elsewhere they would not become integer kernels.
         computes_half: operators that are computed in half; None for all that the schema allows.
     """
 
@@ -32,6 +34,7 @@ class Kernels:
     float_only: frozenset[str] = frozenset()
     float_only_bfloat16: frozenset[str] = frozenset()
     half_sums: bool = False
+    half_scales: bool = False
     computes_half: frozenset[str] | None = None
 
     def lacks(self, op_type: str, half: HalfFormat) -> bool:
@@ -133,9 +136,13 @@ KERNELS = {
         "cuda",
         _CUDA_FLOAT_ONLY,
         frozenset({"ConvTranspose", "GRU", "InstanceNormalization", "LSTM", "RNN", "TopK"}),
+        half_scales=True,
     ),
     "tensorrt": Kernels(
-        "tensorrt", frozenset({"NonMaxSuppression", "NonZero", "RoiAlign"}), half_sums=True
+        "tensorrt",
+        frozenset({"NonMaxSuppression", "NonZero", "RoiAlign"}),
+        half_sums=True,
+        half_scales=True,
     ),
 }
 

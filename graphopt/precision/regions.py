@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphopt.graph import constant_tensor, ir, nested_graphs
+from graphopt.graph.walk import imported_version
 from graphopt.precision.flow import Flow
 from graphopt.precision.formats import HalfFormat
 from graphopt.precision.kernels import Kernels
@@ -50,8 +51,18 @@ def mark_blocked(flow: Flow, blocked: Blocked, kernels: Kernels, half: HalfForma
             cluster.keep_float(sites[cluster.site])
 
 
-def mark_integer_regions(model: ir.Model, flow: Flow) -> None:
-    """Leave what stands between DequantizeLinear and QuantizeLinear as it is."""
+FIRST_HALF_SCALES = 19
+"""The operator set from which on QuantizeLinear and DequantizeLinear take half."""
+
+
+def mark_integer_regions(model: ir.Model, flow: Flow, kernels: Kernels) -> None:
+    """Leave what stands between DequantizeLinear and QuantizeLinear as it is.
+
+    Not where the provider makes integer kernels of half pairs too, and the operator set has them.
+    """
+    version = imported_version(model.opset_imports, "")
+    if kernels.half_scales and version >= FIRST_HALF_SCALES:
+        return
     for graph in nested_graphs(model.graph):
         for node in graph:
             activation = node.inputs[0] if node.inputs else None

@@ -18,6 +18,7 @@ from graphopt.precision.kernels import kernels_of
 from graphopt.precision.masks import Masks, find_masks
 from graphopt.precision.placement import choose
 from graphopt.precision.regions import Blocked
+from graphopt.precision.scales import raised_scales
 from graphopt.rewrite import Journal
 
 
@@ -116,6 +117,7 @@ def make_plan(model: ir.Model, request: Request) -> Plan:
     placement = choose(flow)
     known = model.graph.initializers
     rounded = {known[name]: array for name, array in request.rounded.items() if name in known}
+    rounded |= raised_scales(flow, request.half)
     reasons = flow.fixed | float_reasons(flow, placement)
     return Plan(flow, placement, masks, reasons, rounded, small)
 

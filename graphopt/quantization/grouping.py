@@ -42,7 +42,7 @@ class Formed(NamedTuple):
 def form_group(
     node: ir.Node, rule: Rule, backend: Backend, model: ir.Model, excluded: set[ir.Node]
 ) -> Formed:
-    """The group with `node` as its main node.
+    """The group with `node` as its main node; of those in `excluded` it takes in none.
 
     Raises:
         Declined: the node stays float.
@@ -156,7 +156,7 @@ class _Tail:
         node: the main node.
         rule: its rule.
         model: the model.
-        excluded: nodes that the user wants float.
+        excluded: nodes that the user wants float, and those of other groups.
     """
 
     node: ir.Node

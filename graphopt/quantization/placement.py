@@ -51,6 +51,7 @@ def place(
     groups: list[Group] = []
     declined: dict[str, str] = {}
     taken: set[ir.Node] = set()
+    unavailable = set(excluded)
     for node in model.graph:
         name = name_of(node)
         if node in taken or not name:
@@ -67,7 +68,7 @@ def place(
             declined[name] = f"{node.op_type} is not among the operators to quantize"
             continue
         try:
-            formed = form_group(node, rule, backend, model, excluded)
+            formed = form_group(node, rule, backend, model, unavailable)
         except Declined as reason:
             # Shape arithmetic is full of Gather, Concat and Mul: nothing is told of these.
             if rule.role is Role.PRODUCT or (
@@ -76,6 +77,7 @@ def place(
                 declined[name] = str(reason)
             continue
         taken.update(formed.nodes)
+        unavailable.update(formed.nodes)
         groups.append(formed.group)
     declined.update(_inside_bodies(model, backend))
     return _placement(model, backend, groups, declined)

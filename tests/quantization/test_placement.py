@@ -133,3 +133,15 @@ def test_tensorrt_takes_one_side_of_a_residual() -> None:
     )
     assert groups["t"].nodes == ("t", "s", "y")
     assert [use.node for use in groups["t"].reads] == ["t", "s"]
+
+
+def test_a_residual_between_two_convolutions_is_of_one_kernel() -> None:
+    """A projection shortcut: either could take in the Add, which was in both groups."""
+    groups = _groups(
+        """g (float[1,8,8,8] x) => (y) {
+          t = Conv (x, w) u = Conv (x, w) s = Add (t, u) y = Relu (s) }""",
+        "tensorrt",
+    )
+    assert groups["t"].nodes == ("t", "s", "y")
+    assert groups["u"].nodes == ("u",)
+    assert groups["u"].writes == ("u",)
