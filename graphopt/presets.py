@@ -37,8 +37,13 @@ LAYOUT = (
 
 FUSE = (
     "fuse-layer-normalization",
+    "fuse-instance-normalization",
+    "fuse-rms-normalization",
     "fuse-gelu",
     "fuse-hard-swish",
+    "fuse-mish",
+    "fuse-softmax",
+    "fuse-rotary-embedding",
     "eliminate-zero-terms",
     "convert-einsum",
     "merge-clips",

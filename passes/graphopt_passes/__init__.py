@@ -23,13 +23,18 @@ from graphopt_passes.fuse_conv_batchnorm import FuseConvBatchnorm
 from graphopt_passes.fuse_gelu import FuseGelu
 from graphopt_passes.fuse_gemm_transpose import FuseGemmTranspose
 from graphopt_passes.fuse_hard_swish import FuseHardSwish
+from graphopt_passes.fuse_instance_normalization import FuseInstanceNormalization
 from graphopt_passes.fuse_layer_normalization import FuseLayerNormalization
 from graphopt_passes.fuse_matmul_add import FuseMatmulAdd
+from graphopt_passes.fuse_mish import FuseMish
 from graphopt_passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from graphopt_passes.fuse_pad import FusePad
 from graphopt_passes.fuse_reduce_unsqueeze import FuseReduceUnsqueeze
+from graphopt_passes.fuse_rms_normalization import FuseRmsNormalization
+from graphopt_passes.fuse_rotary_embedding import FuseRotaryEmbedding
 from graphopt_passes.fuse_skip_normalization import FuseSkipNormalization
 from graphopt_passes.fuse_sliced_conv import FuseSlicedConv
+from graphopt_passes.fuse_softmax import FuseSoftmax
 from graphopt_passes.hoist_gathers import HoistGathers
 from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.hoist_shapes import HoistShapes
@@ -77,13 +82,18 @@ PASSES = (
     FuseGelu,
     FuseGemmTranspose,
     FuseHardSwish,
+    FuseInstanceNormalization,
     FuseLayerNormalization,
     FuseMatmulAdd,
+    FuseMish,
     FuseMultiHeadAttention,
     FusePad,
     FuseReduceUnsqueeze,
+    FuseRmsNormalization,
+    FuseRotaryEmbedding,
     FuseSkipNormalization,
     FuseSlicedConv,
+    FuseSoftmax,
     HoistGathers,
     HoistReductions,
     HoistShapes,

@@ -26,13 +26,12 @@ from graphopt.plugin import (
     Rewriter,
     constant,
     ir,
-    known_shape,
     one_of,
     op,
     opset_version,
     variable,
 )
-from graphopt_passes.operands import is_number
+from graphopt_passes.operands import is_number, keep_rank
 
 _X = variable("x")
 
@@ -101,8 +100,6 @@ class FuseGelu(RewritePass):
             half = rewriter.node("Mul", [product.outputs[0], match.value("half")])
             rewriter.replace(match.root, half)
             return
-        ranks = [known_shape(value) for value in (data, match.root.outputs[0])]
-        if ranks[0] is None or ranks[1] is None or len(ranks[0]) != len(ranks[1]):
-            raise NotApplicable("a constant may raise the rank")
+        keep_rank(data, match.root)
         attributes = {"approximate": "tanh"} if "tanh" in match.nodes else {}
         rewriter.replace(match.root, rewriter.node("Gelu", [data], attributes))

@@ -20,13 +20,12 @@ from graphopt.plugin import (
     RewritePass,
     Rewriter,
     constant,
-    known_shape,
     one_of,
     op,
     opset_version,
     variable,
 )
-from graphopt_passes.operands import is_number
+from graphopt_passes.operands import is_number, keep_rank
 
 _X = variable("x")
 
@@ -75,7 +74,5 @@ class FuseHardSwish(RewritePass):
         if opset_version(match.root, rewriter.model) < 14:
             raise NotApplicable("HardSwish comes with opset 14")
         data = match.value("x")
-        ranks = [known_shape(value) for value in (data, match.root.outputs[0])]
-        if ranks[0] is None or ranks[1] is None or len(ranks[0]) != len(ranks[1]):
-            raise NotApplicable("a constant may raise the rank")
+        keep_rank(data, match.root)
         rewriter.replace(match.root, rewriter.node("HardSwish", [data]))

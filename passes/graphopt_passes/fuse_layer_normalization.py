@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -34,7 +32,7 @@ from graphopt.plugin import (
     opset_version,
     variable,
 )
-from graphopt_passes.operands import given, integers, is_number
+from graphopt_passes.operands import given, integers, is_number, keep_rank, positive_number
 
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -90,6 +88,7 @@ class FuseLayerNormalization(RewritePass):
         shape = known_shape(data)
         if shape is None:
             raise NotApplicable(f"the rank of '{data.name}' is not known")
+        keep_rank(data, match.root)
         if "done" in match.nodes:
             done = match.node("done")
             if given(done, 2) is not None:
@@ -102,7 +101,8 @@ class FuseLayerNormalization(RewritePass):
             axis = _first_axis(match.node("mean"), len(shape))
             if _first_axis(match.node("variance"), len(shape)) != axis:
                 raise NotApplicable("mean and variance are taken over different axes")
-            attributes = {"axis": axis - len(shape), "epsilon": _epsilon(match.value("epsilon"))}
+            epsilon = positive_number(match.value("epsilon"))
+            attributes = {"axis": axis - len(shape), "epsilon": epsilon}
         normalized = list(shape)[axis % len(shape) :]
         inputs = [data, _fitting(match.value("scale"), normalized, rewriter)]
         if "bias" in match.values:
@@ -118,13 +118,6 @@ def _first_axis(mean: ir.Node, rank: int) -> int:
     if axes != list(range(axes[0], rank)):
         raise NotApplicable("the mean is not taken over the last axes")
     return axes[0]
-
-
-def _epsilon(value: ir.Value) -> float:
-    array = constant_array(value, 1)
-    if array is None or not 0 <= float(array.reshape(-1)[0]) < np.inf:
-        raise NotApplicable("epsilon is not a positive number")
-    return float(array.reshape(-1)[0])
 
 
 def _fitting(

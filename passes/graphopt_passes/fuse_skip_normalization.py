@@ -1,6 +1,6 @@
 """Add and normalize in ONNX Runtime's own operator, where no mean is taken away.
 
-    s = x + skip;  s / sqrt(mean(s^2) + e) * g
+    s = x + skip;  s / sqrt(mean(s^2) + e) * g, or RMSNormalization(s, g)
         ->  y, _, _, s = com.microsoft.SkipSimplifiedLayerNormalization(x, skip, g)
 
 The square is Pow(s, 2) or s*s, the division may be a product with the reciprocal. The sum may be
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -23,7 +21,6 @@ from graphopt.plugin import (
     RewritePass,
     Rewriter,
     constant,
-    constant_array,
     constant_tensor,
     ir,
     known_shape,
@@ -33,7 +30,7 @@ from graphopt.plugin import (
     variable,
 )
 from graphopt_passes.contributed import DOMAIN, use_contributed
-from graphopt_passes.operands import integers, is_number
+from graphopt_passes.operands import integers, is_number, no_references, positive_number
 
 _SUM = op("Add", variable("x"), variable("skip"), label="sum", shared=True)
 _SQUARE = one_of(op("Pow", _SUM, constant(where=is_number(2))), op("Mul", _SUM, _SUM))
@@ -52,7 +49,10 @@ class FuseSkipNormalization(RewritePass):
 
     name = "fuse-skip-normalization"
     promise = Promise.EQUIVALENT
-    patterns = (op("Mul", _NORMALIZED, constant("scale"), commutative=True),)
+    patterns = (
+        op("Mul", _NORMALIZED, constant("scale"), commutative=True),
+        op("RMSNormalization", _SUM, constant("scale"), label="norm"),
+    )
 
     def rewrite(self, match: Match, rewriter: Rewriter) -> None:
         """Make the operator, or say what does not fit it."""
@@ -97,10 +97,13 @@ def _ahead(rewriter: Rewriter, scale: ir.Value) -> ir.Value:
 
 def _epsilon(match: Match) -> float:
     """What is added to the mean of the squares, if that is taken over the last of three axes."""
+    if "norm" in match.nodes:
+        norm = match.node("norm")
+        no_references(norm)
+        if norm.attributes.get_int("axis", -1) not in (-1, 2):
+            raise NotApplicable("the norm is not over the last axis alone")
+        return norm.attributes.get_float("epsilon", 1e-5)
     mean = match.node("mean")
     if integers(mean, "axes", 1) not in ([-1], [2]) or not mean.attributes.get_int("keepdims", 1):
         raise NotApplicable("the mean is not taken over the last axis, and kept")
-    array = constant_array(match.value("epsilon"), 1)
-    if array is None or array.size != 1 or not 0 <= float(array.reshape(-1)[0]) < np.inf:
-        raise NotApplicable("epsilon is not a positive number")
-    return float(array.reshape(-1)[0])
+    return positive_number(match.value("epsilon"))

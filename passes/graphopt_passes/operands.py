@@ -43,6 +43,17 @@ def rank(value: ir.Value) -> int | None:
     return None if shape is None else len(shape)
 
 
+def keep_rank(data: ir.Value, result: ir.Node) -> None:
+    """Refuse a result that may have more axes than its data, given by a constant on the way.
+
+    Raises:
+        NotApplicable: the ranks differ, or one of them is not known.
+    """
+    ranks = rank(data), rank(result.outputs[0])
+    if ranks[0] is None or ranks[0] != ranks[1]:
+        raise NotApplicable("a constant may raise the rank")
+
+
 def no_references(node: ir.Node) -> None:
     """Refuse a node that takes an attribute from the caller of the function it stands in.
 
@@ -52,6 +63,18 @@ def no_references(node: ir.Node) -> None:
     for name, attribute in node.attributes.items():
         if attribute.is_ref():
             raise NotApplicable(f"{node.op_type} takes '{name}' from the function's caller")
+
+
+def positive_number(value: ir.Value) -> float:
+    """A constant of one number that is not below zero, as the epsilon of a norm.
+
+    Raises:
+        NotApplicable: it is something else.
+    """
+    array = constant_array(value, 1)
+    if array is None or array.size != 1 or not 0 <= float(array.reshape(-1)[0]) < np.inf:
+        raise NotApplicable("epsilon is not a positive number")
+    return float(array.reshape(-1)[0])
 
 
 def is_number(number: float) -> Callable[[ir.Value], bool]:

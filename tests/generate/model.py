@@ -11,7 +11,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 # Importing them registers their emitters.
-from tests.generate import elementwise, neural, reducing, shaping, symbolic  # noqa: F401
+from tests.generate import elementwise, in_parts, neural, reducing, shaping, symbolic  # noqa: F401
 from tests.generate.control import grow
 from tests.generate.scope import (
     BATCHES,
