@@ -10,6 +10,7 @@ from graphopt.graph.load import ModelSource, load
 from graphopt.graph.opset import raise_opset
 from graphopt.graph.replace import replace_content
 from graphopt.graph.save import save, to_bytes, to_proto
+from graphopt.graph.scratch import outside
 from graphopt.graph.text import from_text, to_text
 from graphopt.graph.verify import Problem, verify, verify_proto
 from graphopt.graph.walk import (
@@ -37,6 +38,7 @@ __all__ = [
     "nested_graphs",
     "opset_version",
     "outer_values",
+    "outside",
     "patient_collector",
     "raise_opset",
     "replace_content",

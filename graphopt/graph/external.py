@@ -283,6 +283,11 @@ class EmbeddedTensor(ir.LazyTensor):
         )
         self._mapped = mapped
 
+    @property
+    def is_aligned(self) -> bool:
+        """Whether each element lies where the processor wants it."""
+        return (self._mapped.offset or 0) % max(1, self.dtype.itemsize) == 0
+
     def release(self) -> None:
         """As of the mapped tensor."""
         self._mapped.release()

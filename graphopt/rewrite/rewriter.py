@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.graph import ir
+from graphopt.graph.scratch import outside
 from graphopt.graph.walk import all_graphs, all_nodes, subgraphs
 from graphopt.rewrite.constant_time import remove_node, use_count
 from graphopt.rewrite.journal import Journal, NotApplicable, site_of
@@ -93,6 +94,8 @@ class Rewriter:
             raise NotApplicable("the root has been removed from its graph")
         unique = self.unique_name(name)
         constant = ir.tensor(tensor, name=unique) if isinstance(tensor, np.ndarray) else tensor
+        if isinstance(constant, ir.Tensor):
+            constant = outside(constant)
         if id(self._place) in self._function_graphs:
             node = self.node("Constant", [], {"value": constant})
             value = node.outputs[0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         save_statistics,
     )
     from graphopt.runtime.tapping import tapped_pairs
-    from graphopt.runtime.timing import time_interleaved
+    from graphopt.runtime.timing import time_in_turns, time_interleaved
 
 __all__ = [
     "ChannelStatistics",
@@ -47,6 +47,7 @@ __all__ = [
     "save_statistics",
     "seeded_feeds",
     "tapped_pairs",
+    "time_in_turns",
     "time_interleaved",
     "usual_feed",
 ]
@@ -68,6 +69,7 @@ _LATER = {
     "save_statistics": "statistics",
     "seeded_feeds": "inputs",
     "tapped_pairs": "tapping",
+    "time_in_turns": "timing",
     "time_interleaved": "timing",
     "usual_feed": "inputs",
 }

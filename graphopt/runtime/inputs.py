@@ -6,7 +6,7 @@ optimized model gets the same ones as its original as long as they are made from
 
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from graphopt.runtime.input_roles import Role, find_roles
 from graphopt.runtime.input_sizes import InputDims, input_dims, resolve
 from graphopt.runtime.input_values import KINDS, make_array
 from graphopt.runtime.session import Feed, Session
+
+Outputs = dict[str, Any]
+"""What a session's run gives back."""
 
 _MOST_ELEMENTS = 1 << 28
 # Defaults of inputs larger than this are weights: overriding them says little and costs a lot.
@@ -57,6 +60,7 @@ def runnable_feeds(
     seed: int = 0,
     seconds: float = 30.0,
     override_defaults: bool = True,
+    seen: Callable[[Feed, Outputs], None] | None = None,
 ) -> list[Feed]:
     """Feeds as of `seeded_feeds` that `session` was seen to run on.
 
@@ -72,6 +76,7 @@ def runnable_feeds(
         seed: another seed, other values.
         seconds: no new try is begun after this time.
         override_defaults: whether inputs that have a default are ever fed.
+        seen: called with each feed that is found, and what the session gave on it.
 
     Returns:
         Up to `count` feeds; fewer, or none, where no such inputs were found.
@@ -83,7 +88,7 @@ def runnable_feeds(
     )
     for rank in _UNKNOWN_RANKS if unranked else _UNKNOWN_RANKS[:1]:
         maker = _FeedMaker(model, seed, override_defaults, rank)
-        search = _Search(maker, session, deadline)
+        search = _Search(maker, session, deadline, seen)
         found = [feed for index in range(count) if (feed := search.feed(index)) is not None]
         if found:
             break
@@ -117,10 +122,17 @@ def usual_feed(model: ir.Model, *, seed: int = 0) -> Feed | None:
 class _Search:
     """Looks for feeds that a session runs on, and learns from one feed for the next."""
 
-    def __init__(self, maker: "_FeedMaker", session: Session, deadline: float) -> None:
+    def __init__(
+        self,
+        maker: "_FeedMaker",
+        session: Session,
+        deadline: float,
+        seen: Callable[[Feed, Outputs], None] | None,
+    ) -> None:
         self._maker = maker
         self._session = session
         self._deadline = deadline
+        self._seen = seen
         self._attempts = 0
         self._works: list[dict[str, int]] = []
         self._hopeless = False
@@ -129,7 +141,7 @@ class _Search:
         """A feed that runs for this position, or None."""
         if self._hopeless:
             return None
-        spare: Feed | None = None
+        spare: tuple[Feed, Outputs] | None = None
         attempts = 0
         for sizes, careful in self._candidates(index):
             if attempts and (time.monotonic() > self._deadline or attempts >= _MOST_ATTEMPTS):
@@ -142,10 +154,15 @@ class _Search:
                 continue
             if careful or not any(_is_useless(output) for output in outputs.values()):
                 self._works.append(sizes)
-                return feed
-            spare = spare or feed
+                return self._found(feed, outputs)
+            spare = spare or (feed, outputs)
         self._hopeless = spare is None and not self._works
-        return spare
+        return None if spare is None else self._found(*spare)
+
+    def _found(self, feed: Feed, outputs: Outputs) -> Feed:
+        if self._seen is not None:
+            self._seen(feed, outputs)
+        return feed
 
     def _candidates(self, index: int) -> Iterator[tuple[dict[str, int], bool]]:
         """Sizes to try, and whether with tame values, without repeats."""

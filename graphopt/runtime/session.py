@@ -67,10 +67,13 @@ class Session:
         if not optimized:
             level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
+            # It pays where shapes repeat, and holds another block for all activations.
+            options.enable_mem_pattern = False
         extra = _extra_outputs(model, outputs)
         with share_weights(model, in_place=provider == "cpu" and not optimized) as weights:
             weights.lend(runtime, options)
             session = make_session(runtime, proto_of(weights, extra), options, providers)
+            weights.release()
         self._weights = weights
         self._session = session
         self._runtime = runtime

@@ -2,9 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphopt.runtime.session import Feed, Session
+from graphopt.runtime.trimming import trim
 
 _TURN_SECONDS = 0.02
 """Longer than idle threads of ONNX Runtime spin."""
@@ -42,4 +43,35 @@ def time_interleaved(
                 if now >= turn_ends:
                     break
         order.reverse()
+    return [statistics.median(samples) for samples in times]
+
+
+def time_in_turns(
+    makers: Sequence[Callable[[], Session]], feed: Feed, *, seconds: float = 1.0
+) -> list[float]:
+    """As `time_interleaved`, of sessions of which no two are alive at the same time.
+
+    Each turn has a session of its own, so there are few and they are long: forward and back, as in
+    A, B, A.
+
+    Args:
+        makers: make the sessions to time; to make them does not count.
+        feed: the inputs of every run.
+        seconds: the time to spend on the runs of all of them together.
+    """
+    times: list[list[float]] = [[] for _ in makers]
+    turns = [*range(len(makers)), *reversed(range(len(makers) - 1))]
+    for index in turns:
+        session = makers[index]()
+        session.run(feed)
+        end = time.perf_counter() + seconds / len(turns)
+        while True:
+            start = time.perf_counter()
+            session.run(feed)
+            now = time.perf_counter()
+            times[index].append(now - start)
+            if now >= end:
+                break
+        del session
+        trim()
     return [statistics.median(samples) for samples in times]

@@ -17,6 +17,7 @@ Weights of nested graphs are therefore moved to the main graph, whose values the
 import contextlib
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ import onnx
 
 from graphopt.graph import ir
 from graphopt.graph.carried import SparseTensor
-from graphopt.graph.external import MappedTensor
+from graphopt.graph.external import EmbeddedTensor, MappedTensor
 from graphopt.graph.save import to_proto
+from graphopt.graph.scratch import outside
 from graphopt.graph.walk import nested_graphs
 from graphopt.runtime.ort_values import to_ort_value
 
@@ -40,6 +42,10 @@ _LARGE_TENSOR = 64 << 10
 # At the speed of memory, some 100 MB become resident in this time.
 _RELEASE_SECONDS = 0.02
 _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
+# Sessions of the original, of its candidates and of what is timed share one copy.
+_copies: weakref.WeakKeyDictionary[ir.TensorProtocol, ir.TensorProtocol] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Weights:
@@ -86,7 +92,7 @@ class Weights:
         again, so without this a run ends with all weights resident, however large. Dropped
         pages stay in the system's file cache: to read one again costs little.
         """
-        mapped = [t for t in self._tensors.values() if isinstance(t, MappedTensor)]
+        mapped = self._mapped()
         if not mapped or not self._folder:
             yield
             return
@@ -104,8 +110,16 @@ class Weights:
         finally:
             done.set()
             thread.join()
-            for tensor in mapped:
-                tensor.release()
+            self.release()
+
+    def release(self) -> None:
+        """Give the pages of mapped weights back to the system; to use one reads it again."""
+        for tensor in self._mapped():
+            tensor.release()
+
+    def _mapped(self) -> list[MappedTensor | EmbeddedTensor]:
+        kinds = (MappedTensor, EmbeddedTensor)
+        return [tensor for tensor in self._tensors.values() if isinstance(tensor, kinds)]
 
 
 @contextlib.contextmanager
@@ -174,9 +188,19 @@ def _take_out(model: ir.Model) -> dict[str, ir.TensorProtocol]:
                 names.add(name)
                 value.name = name
                 main.initializers[name] = value
-            lent[name] = tensor
+            lent[name] = _aligned(tensor)
             value.const_value = ir.tensor(np.zeros(0, np.uint8), name=name)
     return lent
+
+
+def _aligned(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The tensor where kernels can use it: what lies in a model file may lie at any byte."""
+    if not isinstance(tensor, EmbeddedTensor) or tensor.is_aligned:
+        return tensor
+    known = _copies.get(tensor)
+    if known is None:
+        known = _copies[tensor] = outside(tensor)
+    return known
 
 
 def _make_stub(initializer: onnx.TensorProto, tensor: ir.TensorProtocol) -> None:

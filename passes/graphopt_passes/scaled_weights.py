@@ -7,7 +7,7 @@ import numpy as np
 
 from graphopt.plugin import NotApplicable
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 """Elements that are held in float64 at a time."""
 
 _NEGLIGIBLE = 1e-30

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from graphopt.errors import InvalidModelError
 from graphopt.graph import from_text, ir
-from graphopt.runtime import evaluate, time_interleaved
+from graphopt.runtime import evaluate, time_in_turns, time_interleaved
 
 
 def constants(body, outputs="y"):
@@ -103,3 +104,25 @@ def test_a_slow_model_is_timed_once_after_warming_up():
     time_interleaved([Sleeper("a", 0.03, log)], {}, seconds=0.0)
     assert len(log) == 2
     assert time_interleaved([], {}) == []
+
+
+def test_sessions_that_take_turns_are_never_alive_together():
+    log, alive = [], weakref.WeakSet()
+
+    def make(name, seconds):
+        assert not alive
+        session = Sleeper(name, seconds, log)
+        alive.add(session)
+        return session
+
+    makers = [lambda: make("a", 0.002), lambda: make("b", 0.006)]
+    fast, slow = time_in_turns(makers, {}, seconds=0.15)
+    assert 0.002 <= fast < slow
+    assert 0.006 <= slow < 0.05
+    turns = [(name, len(list(runs))) for name, runs in itertools.groupby(log)]
+    assert [name for name, _ in turns] == ["a", "b", "a"]
+    assert all(count >= 2 for _, count in turns)  # one of each turn does not count
+    log.clear()
+    time_in_turns(makers[:1], {}, seconds=0.0)
+    assert log == ["a", "a"]
+    assert time_in_turns([], {}) == []

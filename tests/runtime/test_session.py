@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graphopt.errors import RuntimeUnavailableError, UsageError
-from graphopt.graph import from_text, ir, load, save, to_bytes
+from graphopt.graph import from_text, ir, load, outside, save, to_bytes
 from graphopt.runtime import Session, weights
 from graphopt.runtime.ort_errors import runtime_reason
 from graphopt.runtime.versions import lower_versions
@@ -293,6 +293,35 @@ def test_mapped_weights_are_used_in_place(tmp_path, monkeypatch):
     del model
     for _ in range(3):
         np.testing.assert_allclose(session.run(feed)["y"], expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there they are copied into memory")
+def test_unaligned_weights_of_a_file_are_copied_once_for_all_sessions(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).standard_normal((3, 1 << 20)).astype(np.float32)
+    model = model_of(
+        [helper.make_node("Mul", ["x", "wide"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 1 << 20])],
+        [onnx.numpy_helper.from_array(array, "wide")],
+    )
+    contents = to_bytes(model)
+    for shift in range(4):
+        # A longer name of the producer moves what follows by as many bytes.
+        proto = onnx.ModelProto.FromString(contents)
+        proto.producer_name = "p" * (1 + shift)
+        (tmp_path / f"{shift}.onnx").write_bytes(proto.SerializeToString())
+    monkeypatch.setattr(weights, "_LARGE_MODEL", 1)
+    copied = []
+    monkeypatch.setattr(weights, "outside", lambda t: copied.append(t) or outside(t))
+    for shift in range(4):
+        loaded = load(tmp_path / f"{shift}.onnx")
+        for optimized in (False, True, False):
+            session = Session(loaded, optimized=optimized)
+            lent = session._weights._tensors["wide"].numpy()
+            assert lent.flags.aligned
+            y = session.run({"x": np.array(1, np.float32)})["y"]
+            np.testing.assert_array_equal(y, array)
+    assert len(copied) == 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -31,6 +31,7 @@ from graphopt.plugin import (
     nested_graphs,
     opset_version,
     option,
+    outside,
     site_of,
 )
 
@@ -181,7 +182,7 @@ def _tensor(array: Array, value: ir.Value) -> ir.TensorProtocol:
     data = rounded(array, value)
     if not data.flags.c_contiguous:
         data = data.copy(order="C")
-    return ir.Tensor(data)
+    return outside(ir.Tensor(data))
 
 
 __all__ = ["FoldConstants"]
