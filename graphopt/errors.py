@@ -9,6 +9,7 @@
     |- EquivalenceError              4  the result does not compute what the original does
     |- PassError                     5  a pass failed, and the run is strict
     |- RuntimeUnavailableError       1  ONNX Runtime cannot run this model here
+    |- MemoryLimitError              1  the run takes more memory than it may
     `- OutputError                   1  the result cannot be written
 
 The number is the exit code of the command line. A message is one line that says
@@ -70,6 +71,10 @@ class PassError(GraphoptError):
 
 class RuntimeUnavailableError(GraphoptError):
     """ONNX Runtime cannot load or run this model here; the message says why."""
+
+
+class MemoryLimitError(GraphoptError):
+    """The run takes, or would take, more memory than the limit that the user gave."""
 
 
 class OutputError(GraphoptError):

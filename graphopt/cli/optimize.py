@@ -52,6 +52,11 @@ from graphopt.errors import OutputError, UsageError
     metavar="SIZE",
     help="The largest constant that folding may add, 64KB or 1MB.",
 )
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="Hold at most 500MB or 2GB: what takes more is left out, or ends the run.",
+)
 @preprocessing_options
 @comparison_options
 @click.option(
@@ -124,6 +129,7 @@ def _run(
     passes: str | None,
     skip: str | None,
     fold_limit: str | None,
+    max_memory: str | None,
     input_shape: tuple[str, ...],
     dim: tuple[str, ...],
     normalize: tuple[str, ...],
@@ -151,6 +157,7 @@ def _run(
     dims = read_dims(dim)
     shapes = read_shapes(input_shape, source)
     numbers = read_normalization(normalize)
+    most = None if max_memory is None else _read_size(max_memory, "--max-memory")
 
     from graphopt.cli.progress import ProgressLine
     from graphopt.pipeline import optimize as run
@@ -172,6 +179,7 @@ def _run(
             check_count=check_n,
             measure=measure if measure is not None else passed_on["check"] != "off",
             external_data=external_data,
+            max_memory=most,
             overwrite=force,
             force=force,
             progress=progress,
@@ -250,17 +258,28 @@ def _with_fold_limit(passes: str | None, level: int, limit: str | None) -> str |
     """The plan with the limit put into fold-constants; None leaves it to the level."""
     if limit is None:
         return passes
-    from graphopt.catalog import parse_size, split_specs
+    from graphopt.catalog import split_specs
     from graphopt.presets import LEVELS
 
-    try:
-        size = parse_size(limit)
-    except ValueError as error:
-        raise UsageError(f"--fold-limit: {error}") from error
+    size = _read_size(limit, "--fold-limit")
     specs = list(LEVELS[level]) if passes is None else split_specs(passes)
     if not any(spec.partition("{")[0] == "fold-constants" for spec in specs):
         raise UsageError("--fold-limit needs fold-constants, which is not among the passes")
     return [_limited(spec, size) for spec in specs]
+
+
+def _read_size(text: str, flag: str) -> int:
+    """The bytes that a flag speaks of.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    from graphopt.catalog import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def _limited(spec: str, size: int) -> str:

@@ -21,6 +21,7 @@ from graphopt.graph import ModelSource, ir, opset_version, patient_collector, ra
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
+from graphopt.pipeline.memory import Memory, latency_bytes, weight_bytes
 from graphopt.pipeline.model_files import (
     check_output,
     described_values,
@@ -28,7 +29,7 @@ from graphopt.pipeline.model_files import (
     give_back,
     load_valid,
 )
-from graphopt.pipeline.offers import measured_speed, plan_and_offers, take_offers
+from graphopt.pipeline.offers import Speed, measured_speed, plan_and_offers, take_offers
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pipeline.statistics import size_on_disk, statistics_of
 from graphopt.plugin import Pass
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 Check = Literal["off", "final", "per-pass"]
 CHECKS = get_args(Check)
+_HELD_TWICE = 64 << 20
+"""Two sessions that optimize are alive together where neither model has more bytes of weights."""
+
 InputShapes = Mapping[str, Sequence[int | str | None]]
 
 
@@ -92,6 +96,7 @@ def optimize(
     overwrite: bool = False,
     external_data: bool | None = None,
     measure: bool = False,
+    max_memory: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Result:
     """Optimize a model, and prove that the result computes what the original does.
@@ -134,10 +139,13 @@ def optimize(
         external_data: keep weights in a file of their own; None decides by size and source.
         measure: count the MACs and the activation memory of both models, and time them as ONNX
             Runtime runs them by default.
+        max_memory: bytes that the process may hold at most. What is known to take more is not
+            begun: the latency is left out then, and the report says so.
         progress: called with a line about what is being done.
 
     Raises:
         UsageError: an option, pass or shape is wrong, or the opset cannot be raised.
+        MemoryLimitError: the check would not fit in `max_memory`, or the run has grown past it.
         UnreadableModelError: the source is no model.
         InvalidModelError: the source breaks the rules of ONNX.
         ShapeError: the shapes given contradict the model.
@@ -147,9 +155,10 @@ def optimize(
         RuntimeUnavailableError: this build of ONNX Runtime does not have the provider.
     """
     started = time.perf_counter()
-    tell = progress or _silent
     if check not in CHECKS:
         raise UsageError(f"there is no check '{check}'; it is one of {', '.join(CHECKS)}")
+    memory = Memory(max_memory)
+    tell = memory.watched(progress or _silent)
     plan, offers = plan_and_offers(level, passes, skip, provider)
     if output is not None:
         check_output(source, output, overwrite)
@@ -178,6 +187,7 @@ def optimize(
             rtol=rtol,
             atol=atol,
             reference=reference,
+            memory=memory,
         )
     start = original
     if target_opset is not None:
@@ -199,7 +209,8 @@ def optimize(
     tried: list[OfferReport] = []
     feed = _feed_to_time(original, checker, input_data, seed) if offers else None
     if feed is not None:
-        speed_of = partial(measured_speed, feed=feed, provider=provider or "cpu")
+        race = partial(measured_speed, feed=feed, provider=provider or "cpu")
+        speed_of = partial(_speed_that_fits, race=race, memory=memory)
         run, model, tried = take_offers(
             offers, plan, run, model, begin=begin, speed_of=speed_of, tell=tell
         )
@@ -220,10 +231,12 @@ def optimize(
             "written; look for the cause with `graphopt bisect` and the same flags, or write it "
             "with --force"
         )
+    memory.look("the last step")
+    tell = progress or _silent  # what follows is left out where it does not fit, or takes little
     if measure and checker is not None:
         tell("measuring latency")
-        _measure(original, model, checker, report)
-    return deliver(
+        _measure(original, model, checker, report, memory)
+    result = deliver(
         model,
         report,
         source,
@@ -234,6 +247,10 @@ def optimize(
         started=started,
         tell=tell,
     )
+    excess = memory.excess()
+    if excess is not None:
+        report.warnings.append(f"the run {excess}, while it measured or saved")
+    return result
 
 
 def deliver(
@@ -411,9 +428,29 @@ def _name_change(first: ir.Model, second: ir.Model) -> str | None:
     )
 
 
-def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Report) -> None:
+def _speed_that_fits(
+    before: ir.Model,
+    after: ir.Model,
+    *,
+    race: Callable[[ir.Model, ir.Model], Speed],
+    memory: Memory,
+) -> Speed:
+    """The speed of an offer, whose sessions are alive together.
+
+    Raises:
+        RuntimeUnavailableError: that cannot be measured, or takes more memory than there may be.
+    """
+    lack = memory.lack(latency_bytes(before) + latency_bytes(after))
+    if lack is not None:
+        raise RuntimeUnavailableError(f"that {lack}")
+    return race(before, after)
+
+
+def _measure(
+    original: ir.Model, model: ir.Model, checker: Checker, report: Report, memory: Memory
+) -> None:
     """Time both models, interleaved, as ONNX Runtime runs them for its users."""
-    from graphopt.runtime import Session, time_interleaved
+    from graphopt.runtime import Session, time_in_turns, time_interleaved
 
     feed = next(checker.feeds(), None)
     if feed is None or checker.unavailable is not None:
@@ -421,10 +458,20 @@ def _measure(original: ir.Model, model: ir.Model, checker: Checker, report: Repo
         if report.check.status is CheckStatus.OFF:  # else the check tells the same
             report.warnings.append(f"the latency could not be measured: {reason}")
         return
-    checker.close()  # two sessions hold each weight twice; a third is not needed any more
+    models = (original, model)
+    needed = [latency_bytes(item) for item in models]
+    in_turns = max(map(weight_bytes, models)) > _HELD_TWICE or memory.lack(sum(needed)) is not None
+    lack = memory.lack(max(needed))
+    if lack is not None:
+        report.warnings.append(f"the latency was not measured: that {lack}")
+        return
+    makers = [partial(Session, item, optimized=True) for item in models]
     try:
-        sessions = [Session(original, optimized=True), Session(model, optimized=True)]
-        report.latency_before, report.latency_after = time_interleaved(sessions, feed)
+        if in_turns:
+            times = time_in_turns(makers, feed)
+        else:
+            times = time_interleaved([make() for make in makers], feed)
+        report.latency_before, report.latency_after = times
     except RuntimeUnavailableError as error:
         report.warnings.append(f"the latency could not be measured: {error}")
 

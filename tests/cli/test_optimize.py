@@ -168,6 +168,23 @@ def test_fold_limit_reaches_fold_constants(model: Path, invoke: Invoke) -> None:
     invoke("optimize", model, "-O0", "--fold-limit", "2").fails_with(2, "fold-constants")
 
 
+@pytest.mark.parametrize("size", ["", "half", "1.5GB", "5 apples"])
+def test_a_limit_of_memory_is_a_size(model: Path, invoke: Invoke, size: str) -> None:
+    invoke("optimize", model, "--max-memory", size).fails_with(2, "--max-memory", "no whole number")
+
+
+def test_a_limit_of_memory_that_cannot_be_kept_is_refused(model: Path, invoke: Invoke) -> None:
+    invoke("optimize", model, "--max-memory", "1MB").fails_with(2, "--max-memory 1MB is less than")
+    assert not model.with_name("net.opt.onnx").exists()
+
+
+def test_a_run_within_the_limit_of_memory_is_as_any(model: Path, invoke: Invoke) -> None:
+    outcome = invoke("optimize", model, "--max-memory", "64GB", "--json")
+    assert outcome.json["check"]["status"] == "verified"
+    assert outcome.json["latency_before"] > 0
+    assert outcome.json["warnings"] == []
+
+
 def test_shapes_and_dims_are_fixed(model: Path, invoke: Invoke) -> None:
     for flags in (
         ("--input-shape", "image:2,1,8,8"),
