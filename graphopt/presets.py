@@ -7,6 +7,7 @@ CLEAN = (
     "convert-split-to-sequence",
     "fold-constants",
     "inline-constant-branches",
+    "hoist-loop-invariants",
     "fold-reshape-targets",
     "eliminate-identities",
     "eliminate-neutral-arithmetic",

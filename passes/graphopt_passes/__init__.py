@@ -36,6 +36,7 @@ from graphopt_passes.fuse_skip_normalization import FuseSkipNormalization
 from graphopt_passes.fuse_sliced_conv import FuseSlicedConv
 from graphopt_passes.fuse_softmax import FuseSoftmax
 from graphopt_passes.hoist_gathers import HoistGathers
+from graphopt_passes.hoist_loop_invariants import HoistLoopInvariants
 from graphopt_passes.hoist_reductions import HoistReductions
 from graphopt_passes.hoist_shapes import HoistShapes
 from graphopt_passes.inline_constant_branches import InlineConstantBranches
@@ -95,6 +96,7 @@ PASSES = (
     FuseSlicedConv,
     FuseSoftmax,
     HoistGathers,
+    HoistLoopInvariants,
     HoistReductions,
     HoistShapes,
     InlineConstantBranches,

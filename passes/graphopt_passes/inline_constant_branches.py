@@ -1,15 +1,17 @@
-"""Put the branch that will run in the place of an If whose condition is known.
+"""Put what will run in the place of an If whose condition, or a Loop whose one trip, is known.
 
-    y = If(true, then: a = f(x); a, else: ...)   ->   y = f(x)
+    y = If(true, then: a = f(x); a, else: ...)       ->   y = f(x)
+    y, s = Loop(1, true, x, body: f(0, true, v))     ->   y = f(0, true, x); s = Unsqueeze(...)
+    y = Loop(0, c, x), Loop(n, false, x)             ->   y = x
 
-The branch's nodes move as they are, names and metadata included, and so do its initializers.
-A name that something else in the model has too is changed. What the branch returns gets the
-name of the If's output; an Identity stands in where an output of the graph would otherwise be a
+The nodes of a branch or body move as they are, names and metadata included, and so do its
+initializers. A name that something else in the model has too is changed. What is returned gets the
+name of the output; an Identity stands in where an output of the graph would otherwise be a
 constant, a value from outside the branch, or a second name of one value, and where the graph
-lists one value as two of its outputs.
+lists one value as two of its outputs. A loop makes one trip too where its body always ends it.
 
-Not inlined: an If whose condition depends on the inputs, or is a default that the caller may
-override.
+Not inlined: an If whose condition, or a Loop whose number of trips depends on the inputs, or is a
+default that the caller may override, and a Loop without trips that collects a value of each.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from graphopt.plugin import (
     Journal,
@@ -28,22 +32,27 @@ from graphopt.plugin import (
     all_nodes,
     constant_array,
     ir,
+    known_shape,
     nested_graphs,
+    opset_version,
     site_of,
     symbolic_value,
 )
+from graphopt_passes.operands import given
+
+_AXES_ARE_INPUT = 13
 
 
 @dataclass(frozen=True)
 class InlineConstantBranches(Pass):
-    """Put the branch that will run in the place of an If whose condition is known."""
+    """Put what will run in the place of an If or Loop that is known to run it once or never."""
 
     name = "inline-constant-branches"
     promise = Promise.EXACT
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Inline outer branches first; what they contain follows."""
-        queue = deque(node for node in all_nodes(model) if _is_if(node))
+        queue = deque(node for node in all_nodes(model) if _is_branching(node))
         if not queue:
             return
         inlining = _Inlining(model, journal)
@@ -53,27 +62,54 @@ class InlineConstantBranches(Pass):
             if node.graph is None or node.graph in inlining.dropped or not journal.permits(site):
                 continue
             try:
-                inlining.inline(node, condition=_condition(node))
+                if node.op_type == "If":
+                    inlining.inline(node, condition=_condition(node))
+                else:
+                    inlining.unroll(node, once=_makes_one_trip(node))
             except NotApplicable as refusal:
                 journal.decline(site, str(refusal))
 
 
-def _is_if(node: ir.Node) -> bool:
-    return node.op_type == "If" and node.domain in ("", "ai.onnx")
+def _is_branching(node: ir.Node) -> bool:
+    return node.op_type in ("If", "Loop") and node.domain in ("", "ai.onnx")
 
 
 def _condition(node: ir.Node) -> bool:
     value = node.inputs[0]
     if value is None:
         raise NotApplicable("the condition is omitted")
+    known = _known(value)
+    if known is not None:
+        return bool(known)
+    if value.is_initializer() and value.is_graph_input():
+        raise NotApplicable(f"the caller can override '{value.name}'")
+    raise NotApplicable("the condition is not known")
+
+
+def _known(value: ir.Value) -> int | None:
+    """The truth value or integer that a value is known to be."""
     array = constant_array(value, max_elements=1)
     if array is None:
         array = symbolic_value(value)
     if array is not None and array.size == 1 and isinstance(array.item(), bool | int):
-        return bool(array.item())
-    if value.is_initializer() and value.is_graph_input():
-        raise NotApplicable(f"the caller can override '{value.name}'")
-    raise NotApplicable("the condition is not known")
+        return int(array.item())
+    return None
+
+
+def _makes_one_trip(loop: ir.Node) -> bool:
+    """Whether a Loop makes one trip, rather than none."""
+    limit, condition = (given(loop, index) for index in (0, 1))
+    trips = None if limit is None else _known(limit)
+    goes = 1 if condition is None else _known(condition)
+    if goes == 0 or (trips is not None and trips <= 0):
+        return False
+    if goes is None:
+        raise NotApplicable("whether the loop begins is not known")
+    outputs = loop.attributes["body"].as_graph().outputs
+    ends = bool(outputs) and _known(outputs[0]) == 0
+    if trips == 1 or (ends and (limit is None or trips is not None)):
+        return True
+    raise NotApplicable("the loop is not known to make one trip")
 
 
 class _Inlining:
@@ -105,17 +141,67 @@ class _Inlining:
         """Replace `node` by the nodes of one of its branches."""
         taken, other = ("then_branch", "else_branch")[:: 1 if condition else -1]
         branch = node.attributes[taken].as_graph()
-        graph = node.graph
-        if graph is None or branch.inputs or len(branch.outputs) != len(node.outputs):
+        if node.graph is None or branch.inputs or len(branch.outputs) != len(node.outputs):
             raise NotApplicable("the branch does not return what the If does")
-        if any(value.const_value is None for value in branch.initializers.values()):
-            raise NotApplicable("an initializer of the branch has no data")
+        _check_data(branch)
         results = tuple(branch.outputs)
-        branch.outputs.clear()
         self._drop(node.attributes[other].as_graph())
-        self.dropped.add(branch)
-
         self._rewriter.begin(node)
+        constants, inner = self._bring(branch, node, node.graph)
+        self._put(node, [constants.get(x, x) for x in results], inner, f"If -> its {taken}")
+
+    def unroll(self, loop: ir.Node, *, once: bool) -> None:
+        """Replace a Loop by its body, or by what it starts with."""
+        body = loop.attributes["body"].as_graph()
+        carried = [value for value in loop.inputs[2:] if value is not None]
+        scanned = len(loop.outputs) - len(carried)
+        fits = (
+            len(body.inputs) == 2 + len(carried) == max(2, len(loop.inputs))
+            and len(body.outputs) == 1 + len(loop.outputs)
+            and scanned >= 0
+        )
+        if loop.graph is None or not fits:
+            raise NotApplicable("the body does not take and return what the Loop does")
+        _check_data(body)
+        if not once:
+            if scanned:
+                raise NotApplicable("the loop makes no trip, and collects values")
+            self._drop(body)
+            self._rewriter.begin(loop)
+            self._put(loop, carried, (), "Loop -> what it starts with")
+            return
+        results = tuple(body.outputs)[1:]
+        self._rewriter.begin(loop)
+        known = dict(zip(body.inputs[2:], carried, strict=True))
+        firsts = ((np.int64(0), "trip"), (np.True_, "condition"))
+        for own, (first, name) in zip(body.inputs, firsts, strict=False):
+            if own.uses() or own in results:
+                known[own] = self._rewriter.initializer(_like(own, first), name)
+        self._names.subtract(value.name for value in body.inputs if value.name)
+        for own, value in known.items():
+            for usage in tuple(own.uses()):
+                usage.node.replace_input_with(usage.idx, value)
+        constants, inner = self._bring(body, loop, loop.graph)
+        known.update(constants)
+        by = [known.get(value, value) for value in results]
+        stacked = [self._stacked(value, loop) for value in by[len(carried) :]]
+        made = (*inner, *stacked)
+        by[len(carried) :] = [node.outputs[0] for node in stacked]
+        self._put(loop, by, made, "Loop -> its body")
+
+    def _stacked(self, value: ir.Value, loop: ir.Node) -> ir.Node:
+        """The values of all trips in one tensor, of which there is one."""
+        if opset_version(loop, self._rewriter.model) < _AXES_ARE_INPUT:
+            return self._rewriter.node("Unsqueeze", [value], {"axes": [0]})
+        axes = self._rewriter.initializer(np.array([0], np.int64), "axes")
+        return self._rewriter.node("Unsqueeze", [value, axes])
+
+    def _bring(
+        self, branch: ir.Graph, node: ir.Node, graph: ir.Graph
+    ) -> tuple[dict[ir.Value, ir.Value], tuple[ir.Node, ...]]:
+        """Move what a branch holds beside its node; its constants there, and its nodes."""
+        branch.outputs.clear()
+        self.dropped.add(branch)
         constants = {
             value: self._move(value, node, graph) for value in tuple(branch.initializers.values())
         }
@@ -124,10 +210,15 @@ class _Inlining:
             self._make_unique(value)
         branch.remove(inner)
         graph.insert_before(node, inner)
+        return constants, inner
 
+    def _put(
+        self, node: ir.Node, results: Iterable[ir.Value], inner: tuple[ir.Node, ...], detail: str
+    ) -> None:
+        """Replace the node by what was made inside, which gets the names of its outputs."""
         names = [value.name for value in node.outputs]
-        by = self._replacements(node, [constants.get(value, value) for value in results], inner)
-        self._rewriter.replace(node, by, f"If -> its {taken}")
+        by = self._replacements(node, results, inner)
+        self._rewriter.replace(node, by, detail)
         named: set[ir.Value] = set()
         inside = set(inner)
         for name, value in zip(names, by, strict=True):
@@ -187,6 +278,18 @@ class _Inlining:
                 free.discard(value)
             by.append(value)
         return by
+
+
+def _like(own: ir.Value, number: np.generic) -> np.ndarray:
+    """What a body's input holds first: a scalar, or one number if that is how it is declared."""
+    shape = known_shape(own)
+    return np.full((1,) * (0 if shape is None else len(shape)), number)
+
+
+def _check_data(graph: ir.Graph) -> None:
+    """Refuse a graph that cannot be moved whole."""
+    if any(value.const_value is None for value in graph.initializers.values()):
+        raise NotApplicable("an initializer of the branch has no data")
 
 
 def _defined(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -1,5 +1,7 @@
 """If, Loop and Scan with captures, and calls of local functions."""
 
+import contextlib
+
 import numpy as np
 import onnx
 import onnx.helper
@@ -152,9 +154,16 @@ def loop(scope: Scope) -> None:
     grow(body, scope.random.randint(0, 3))
     following = _converted(body, state.dims)
     following = body.one("Tanh", [following], Result(FLOAT, state.dims, 1.0))
+    if scope.chance(0.3):
+        # The same in every trip, and at times the same as what the graph around computes.
+        with contextlib.suppress(NotApplicable):
+            outer = scope.pick(where=lambda v: v.dims == state.dims)
+            fixed_part = body.one("Sigmoid", [outer], Result(FLOAT, state.dims, 1.0))
+            fixed_part = body.one("Add", [fixed_part, outer], Result(FLOAT, state.dims, 3.0))
+            following = body.one("Mul", [following, fixed_part], Result(FLOAT, state.dims, 3.0))
     keep_going = body.one("Identity", [go], Result(BOOL, (), 1.0))
     outputs = [keep_going, following]
-    trips = scope.random.randint(0, 3)
+    trips = scope.random.choice((0, 1, 1, 2, 3))
     results = [Result(FLOAT, state.dims, max(1.0, state.magnitude))]
     if trips and scope.chance(0.6):
         seen = _own(body, body.pick())
