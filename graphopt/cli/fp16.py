@@ -118,6 +118,8 @@ def _run(
         )
     if report is not None and not report.lower().endswith(".json"):
         raise UsageError(f"--report '{report}': reports are JSON; name a file that ends in .json")
+    if report is not None and not dry_run:
+        _check_report(Path(report), force)
     _check_patterns(node_block_list)
     data = existing_data(calibration, "--calib")
     op_types = tuple(part.strip() for part in (op_block_list or "").split(",") if part.strip())
@@ -144,7 +146,7 @@ def _run(
             progress=progress,
         )
     if report is not None and not dry_run:
-        _write_report(Path(report), result.report.to_json(indent=2), force)
+        _write_report(Path(report), result.report.to_json(indent=2))
     if invocation.json:
         print_json({"input": source, **json.loads(result.report.to_json())})
     elif not invocation.quiet:
@@ -171,9 +173,15 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
             ) from error
 
 
-def _write_report(path: Path, text: str, force: bool) -> None:
+def _check_report(path: Path, force: bool) -> None:
+    """Say that a report cannot be written before anything is done for it."""
     if path.exists() and not force:
         raise OutputError(f"'{path}' exists already; name another file, or overwrite with --force")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write the report: there is no folder '{path.parent}'")
+
+
+def _write_report(path: Path, text: str) -> None:
     try:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:

@@ -86,6 +86,10 @@ class Trial:
                 rtol=options.rtol,
                 atol=options.atol,
             )
+            if self._checker.unavailable is not None:
+                self._checker.unavailable = self._checker.unavailable.replace(
+                    "--input-data", "--calib"
+                )
             self._measure(report)
         self._reduce_angles(report)
         if not options.check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto
 
@@ -88,3 +89,30 @@ def test_the_report_is_written(model: Path, invoke: Invoke, tmp_path: Path) -> N
     report = tmp_path / "report.json"
     assert invoke("fp16", model, "--report", report).code == 0
     assert '"precision": "fp16"' in report.read_text()
+
+
+def test_a_report_that_cannot_be_written_costs_no_work(
+    model: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    invoke("fp16", model, "--report", tmp_path / "none" / "r.json").fails_with(1, "no folder")
+    report = tmp_path / "there.json"
+    report.write_text("{}")
+    invoke("fp16", model, "--report", report).fails_with(1, "exists already", "--force")
+    assert not model.with_name("net.fp16.onnx").exists()
+
+
+def test_who_has_no_data_is_told_of_the_option_for_it(invoke: Invoke, tmp_path: Path) -> None:
+    """The model runs on no input that can be made up: two inputs have to be of one size."""
+    path = tmp_path / "fussy.onnx"
+    onnx.save(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+g (int64[1] n, float[m] x) => (float[k] y) <int64[2] shape = {123457, 3}> {
+  y0 = Reshape(x, shape)
+  y = ReduceSum<keepdims = 0>(y0, n)
+}"""),
+        path,
+    )
+    done = invoke("fp16", path)
+    assert done.code == 0
+    assert "--calib" in done.out
+    assert "--input-data" not in done.out

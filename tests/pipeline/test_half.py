@@ -519,3 +519,32 @@ g (int64[n] token) => (float[n,64] y) <float[64,32] embedding = {{{listed}}}> {{
     report = convert_half(model, HalfOptions()).report
     assert report.check.status is CheckStatus.VERIFIED
     assert report.after.parameter_bytes == weights.nbytes // 2
+
+
+def boxes_from(scores: str) -> ir.Model:
+    """Two boxes of which one suppresses the other, whichever has the higher score."""
+    return from_text(f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,2,4] x, float[1,1,2] s) => (float[n,4] y)
+<int64[1] most = {{2}}, float[1] overlap = {{0.5}}, int64[1] axis = {{0}}, int64 last = {{2}},
+ float[4,4] w = {{2,0,0,0, 0,2,0,0, 0,0,2,0, 0,0,0,2}}> {{
+  boxes = MatMul(x, w)
+  scores = {scores}
+  chosen = NonMaxSuppression(boxes, scores, most, overlap)
+  places = Gather<axis = 1>(chosen, last)
+  flat = Squeeze(boxes, axis)
+  y = Gather(flat, places)
+}}""")
+
+
+def test_what_was_chosen_may_be_another_where_scores_nearly_tie() -> None:
+    boxes = np.array([[[0, 0, 8, 8], [0, 0, 9, 9]]], np.float32)
+    close = {"x": boxes, "s": np.array([[[0.70001, 0.70002]]], np.float32)}
+    model = boxes_from("Sigmoid(s)")
+    report = convert_half(model, HalfOptions(level=0, calibration=[close])).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert report.fallen_back == []
+    # The other box is a tenth larger: what is compared is what it was chosen from.
+    assert max(check.relative_error for check in report.check.outputs) < 1e-3
+    checker = HalfChecker(model, input_data=[close], rtol=1e-2)
+    wrong = boxes_from("Neg(s)")
+    assert checker.compare(checker.exposed(wrong)).status is CheckStatus.FAILED
