@@ -1,15 +1,17 @@
 """Prune a ResNet for CIFAR-10 and train what is left towards the original, without labels.
 
-    python tools/bench_distill.py [--model cifar_resnet56] [--speedups 2.1 3] [--epochs 5]
-        [--batch 64] [--rate X] [--json] [--write]
+    python tools/bench_distill.py [--model cifar_resnet56] [--speedups 1 2.1 3] [--two-teachers 3]
+        [--epochs 5] [--batch 64] [--rate X] [--json] [--write]
 
 Needs PyTorch (the extra `distill`) and the zoo. The student is pruned and repaired
 on 1,024 images of the training side, then trained on all 10,000 of them, mirrored and shifted at
 random, against the original's outputs. The unpruned model is trained the same way as a control.
-The epoch is chosen by the labels of the 512 training-side images that are held out. Figures are
-top-1 on the zoo's test images, and how many answers became right and wrong. Models and the state of
-each training are kept in build/distill, so that an interrupted run goes on. `--write` puts the
-table between the marks of docs/benchmarks.md.
+At the speedups of `--two-teachers` the trained control teaches beside the original, and both are
+asked about the mirrored image too (`graphopt distill --teacher A --teacher B --view mirror`); it is
+trained first where it is not there. The epoch is chosen by the labels of the 512 training-side
+images that are held out. Figures are top-1 on the zoo's test images, and how many answers became
+right and wrong. Models and the state of each training are kept in build/distill, so that an
+interrupted run goes on. `--write` puts the table between the marks of docs/benchmarks.md.
 """
 
 import argparse
@@ -46,6 +48,7 @@ class Row:
     """One student: top-1 of the original, after pruning and after training, in percent."""
 
     student: str
+    teachers: str
     macs: float
     original: float
     pruned: float
@@ -88,6 +91,12 @@ def answers(module: Any, name: str, path: Path) -> np.ndarray:
     return np.concatenate(right)
 
 
+def key_of(speedup: float, kind: str, options: argparse.Namespace) -> str:
+    """What the files of a student and a recipe are called."""
+    recipe = f"{options.epochs}-{options.batch}-{options.rate}-{options.temperature:g}"
+    return f"{options.model}-{speedup:g}-{recipe}{kind}"
+
+
 def row(
     module: Any,
     speedup: float,
@@ -111,8 +120,15 @@ def row(
                 calibration=feeds,
                 progress=lambda line: print(f"{speedup:g}x: {line}", file=sys.stderr, flush=True),
             )
-    recipe = f"{options.epochs}-{options.batch}-{options.rate}-{options.temperature:g}"
-    key = f"{options.model}-{speedup:g}-{recipe}"
+    teachers: list[Path] = [original]
+    views: tuple[str, ...] = ()
+    two = speedup > 1 and speedup in options.two_teachers
+    if two:
+        control = WORK / f"{key_of(1.0, '', options)}-distilled.onnx"
+        if not control.is_file():
+            row(module, 1.0, images, labels, options)
+        teachers, views = [original, control], ("mirror",)
+    key = key_of(speedup, "-two" if two else "", options)
     trained = WORK / f"{key}-distilled.onnx"
     started = time.perf_counter()
 
@@ -126,10 +142,11 @@ def row(
     )
     report = distill(
         student,
-        original,
+        teachers,
         {"input": images},
         output=trained,
         training=training,
+        views=views,
         metric=top1_of(images, labels),
         state_file=WORK / f"{key}.state",
         overwrite=True,
@@ -140,6 +157,7 @@ def row(
     )
     return Row(
         "unpruned (control)" if speedup == 1 else f"pruned {speedup:g}x",
+        "original and control, mirrored too" if two else "original",
         speedup,
         100 * float(before.mean()),
         100 * float(pruned.mean()),
@@ -155,13 +173,13 @@ def as_markdown(rows: list[Row]) -> str:
     """The table."""
     lines = [
         (
-            "| student | original, top-1 | pruned and repaired | distilled | change, points "
-            "| became right / wrong |"
+            "| student | taught by | original, top-1 | pruned and repaired | distilled "
+            "| change, points | became right / wrong |"
         ),
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.student} | {r.original:.2f} | {r.pruned:.2f} | {r.distilled:.2f} "
+        f"| {r.student} | {r.teachers} | {r.original:.2f} | {r.pruned:.2f} | {r.distilled:.2f} "
         f"| {r.distilled - r.original:+.2f} | {r.gained} / {r.lost} |"
         for r in rows
     ]
@@ -172,6 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Judge pruning and distillation.")
     parser.add_argument("--model", default="cifar_resnet56")
     parser.add_argument("--speedups", nargs="+", type=float, default=[1.0, 2.1, 3.0])
+    parser.add_argument("--two-teachers", nargs="*", type=float, default=[3.0])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float)

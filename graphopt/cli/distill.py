@@ -79,6 +79,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="Change images at random: left and right, or by up to N pixels. Repeatable.",
 )
+@click.option(
+    "--view",
+    "views",
+    metavar="mirror|shift=N",
+    multiple=True,
+    help="Ask teachers about changed images too, and learn the mean of their answers. Repeatable.",
+)
 @click.option("--metric", metavar="module:function", help="Keep the epoch that this likes best.")
 @click.option(
     "--resume", metavar="FILE", help="Keep the state of the training here; go on from it."
@@ -104,6 +111,7 @@ def distill(
     teachers: tuple[str, ...],
     data: str,
     data_n: int | None,
+    views: tuple[str, ...],
     metric: str | None,
     resume: str | None,
     external_data: bool | None,
@@ -137,6 +145,7 @@ def distill(
             output=written,
             training=Training(**recipe),
             samples=data_n,
+            views=views,
             metric=metric,
             state_file=resume,
             overwrite=force,

@@ -89,6 +89,8 @@ class Trainer:
         key: what else makes this training another one than one whose state is kept.
         judge: gives a figure of the network as it is, higher is better, by which the best epoch is
             chosen; None to choose by the held-out loss.
+        views: the teachers are asked about each image, and about it changed by each of these; the
+            mean of their answers is learnt (arXiv 1712.04440). Inner tensors are of the image.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Trainer:
         joined: bool,
         key: str = "",
         judge: Callable[[], float] | None = None,
+        views: Sequence[Augment] = (),
     ) -> None:
         self._network = network
         self._teachers = teachers
@@ -109,6 +112,7 @@ class Trainer:
         self._recipe = recipe
         self._joined = joined
         self._judge = judge
+        self._views = views
         self._optimizer = torch.optim.Adam(list(network.weights.values()), lr=recipe.rate)
         total = max(steps * recipe.epochs, 1)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -202,7 +206,7 @@ class Trainer:
             self._optimizer.zero_grad()
             for feed in some:
                 changed = augmented(feed, self._recipe.augmentations, random)
-                loss = self._loss(changed) / len(some)
+                loss = self._loss(changed, random) / len(some)
                 loss.backward()
                 losses.append(loss.item() * len(some))
             torch.nn.utils.clip_grad_norm_(list(self._network.weights.values()), _LARGEST_NORM)
@@ -212,21 +216,23 @@ class Trainer:
             tell(f"{of}, step {len(losses)}: loss {np.mean(losses[-50:]):.4f}")
         return float(np.mean(losses)) if losses else float("nan")
 
-    def _loss(self, feed: dict[str, Any]) -> torch.Tensor:
+    def _loss(self, feed: dict[str, Any], random: np.random.Generator) -> torch.Tensor:
         student = self._network(_tensors(feed), self._targets.inner)
-        return self._targets.loss(student, self._taught(feed))
+        return self._targets.loss(student, self._taught(feed, random))
 
-    def _taught(self, feed: dict[str, Any]) -> dict[str, torch.Tensor]:
-        total = sum(weight for _, weight in self._teachers)
+    def _taught(self, feed: dict[str, Any], random: np.random.Generator) -> dict[str, torch.Tensor]:
+        seen = [feed, *(augmented(feed, [view], random, every=True) for view in self._views)]
+        total = sum(weight for _, weight in self._teachers) * len(seen)
         mean: dict[str, torch.Tensor] = {}
         for teacher, weight in self._teachers:
-            found = teacher(feed)
-            for name in self._targets.names:
-                if name not in found:  # inner tensors are those of the first teacher
-                    continue
-                value = self._targets.soften(name, torch.from_numpy(np.array(found[name])))
-                share = 1.0 if name in self._targets.inner else weight / total
-                mean[name] = value * share + mean[name] if name in mean else value * share
+            for number, found in enumerate(map(teacher, seen)):
+                for name in self._targets.names:
+                    inner = name in self._targets.inner
+                    if name not in found or (inner and number):
+                        continue  # inner tensors are those of the first teacher, of the first view
+                    value = self._targets.soften(name, torch.from_numpy(np.array(found[name])))
+                    share = 1.0 if inner else weight / total
+                    mean[name] = value * share + mean[name] if name in mean else value * share
         return mean
 
     def _measured(self, number: int, loss: float, held_out: Sequence[dict[str, Any]]) -> Epoch:
@@ -236,7 +242,7 @@ class Trainer:
         with torch.no_grad():
             for given in batches(held_out, self._recipe.batch) if self._joined else held_out:
                 feed = augmented(given, self._recipe.augmentations, random)
-                target = self._taught(feed)
+                target = self._taught(feed, random)
                 student = self._network(_tensors(feed), self._targets.inner)
                 losses.append(float(self._targets.loss(student, target)))
                 for name in self._targets.scores[:1]:

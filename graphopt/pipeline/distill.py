@@ -37,6 +37,7 @@ from graphopt.runtime.augmentation import check_images, read_augmentations
 from graphopt.shapes import infer_shapes
 
 if TYPE_CHECKING:
+    from graphopt.distillation.losses import Targets
     from graphopt.distillation.training import Epoch, Teacher
     from graphopt.runtime import Feed
 
@@ -51,6 +52,8 @@ _OBSERVED = 256
 _NORMS_SINCE = 7
 """The opset from which BatchNormalization has no attribute that says how it is used."""
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_VECTOR = 2
+"""The rank of outputs that do not move with the image: [batch, n]."""
 _CLOSE = 1e-3
 """How far PyTorch may be from ONNX Runtime, relative to an output's largest magnitude."""
 
@@ -144,6 +147,7 @@ def distill(
     output: str | os.PathLike[str] | None = None,
     training: Training | None = None,
     samples: int | None = None,
+    views: Sequence[str] = (),
     metric: str | Callable[..., float] | None = None,
     state_file: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -159,6 +163,8 @@ def distill(
         output: where to write the result.
         training: how to train.
         samples: how many samples to read; None for all.
+        views: "mirror", "shift=N": further views of each image that the teachers are asked about;
+            the mean of their answers is learnt.
         metric: `module:function` or a function of `run`, measured after each epoch: the best
             epoch is then the one that it likes best.
         state_file: where training keeps its state after each epoch, and goes on from.
@@ -194,7 +200,9 @@ def distill(
     if not count or not feeds.held_out:
         raise UsageError(f"{count} samples are too few to train on and to hold some out; give more")
     augmentations = read_augmentations(how.augment)
+    looks = read_augmentations(views, "--view")
     check_images(feeds.held_out[0], augmentations)
+    check_images(feeds.held_out[0], looks, "--view")
     parts.torch.manual_seed(how.seed)
     if how.threads:
         parts.torch.set_num_threads(how.threads)
@@ -213,6 +221,8 @@ def distill(
     )
     if not targets.scores and not targets.values:
         raise UsageError("the model has no outputs of floats, so there is nothing to train towards")
+    if looks:
+        _check_invariant(student, targets)
     tell("comparing PyTorch with ONNX Runtime")
     _compare(network, student, feeds.held_out[0], parts.torch)
     outputs = [name for name in targets.names if name not in inner]
@@ -247,8 +257,9 @@ def distill(
         recipe,
         steps=steps,
         joined=joined,
-        key=_key(how, models, feeds.held_out[0]) + ("" if task is None else task.name),
+        key=_key(how, models, feeds.held_out[0], views) + ("" if task is None else task.name),
         judge=None if task is None else lambda: task.measure(trained()),
+        views=looks,
     )
     best = trainer.run(feeds, feeds.held_out, state_file=state_file, progress=tell)
     if best.number:
@@ -390,9 +401,23 @@ def _compare(network: Any, model: ir.Model, feed: Feed, torch: Any) -> None:
             )
 
 
-def _key(how: Training, models: Sequence[tuple[ir.Model, float]], feed: Feed) -> str:
+def _check_invariant(model: ir.Model, targets: Targets) -> None:
+    """Refuse views where what is learnt moves with the image."""
+    for value in model.graph.outputs:
+        rank = None if value.shape is None else len(value.shape)
+        if value.name in targets.values and (rank is None or rank > _VECTOR):
+            raise UsageError(
+                f"--view averages answers to changed images, but the output '{value.name}' may "
+                "change with the image; views are for outputs [batch, n]"
+            )
+
+
+def _key(
+    how: Training, models: Sequence[tuple[ir.Model, float]], feed: Feed, views: Sequence[str]
+) -> str:
     """What tells one training from another: all that was asked, teachers and data."""
     found = hashlib.sha256(repr(how).encode())
+    found.update("".join(f" view {text}" for text in views).encode())
     for model, _ in models:
         found.update(to_bytes(model))
     for name, value in sorted(feed.items()):

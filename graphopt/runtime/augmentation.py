@@ -15,11 +15,12 @@ Augment = Callable[[np.ndarray, np.random.Generator, bool], np.ndarray]
 _IMAGES_RANK = 4
 
 
-def read_augmentations(texts: Iterable[str]) -> list[Augment]:
+def read_augmentations(texts: Iterable[str], flag: str = "--augment") -> list[Augment]:
     """What the texts name.
 
     Args:
         texts: "mirror" (left and right) or "shift=N" (by up to N pixels each way, zeros move in).
+        flag: where they were given, for messages.
 
     Raises:
         UsageError: a text is none of these.
@@ -32,7 +33,7 @@ def read_augmentations(texts: Iterable[str]) -> list[Augment]:
         elif name == "shift" and number.isdigit() and int(number) > 0:
             found.append(_shift(int(number)))
         else:
-            raise UsageError(f"--augment '{text}' is neither 'mirror' nor 'shift=N'")
+            raise UsageError(f"{flag} '{text}' is neither 'mirror' nor 'shift=N'")
     return found
 
 
@@ -68,7 +69,7 @@ def with_changed(feeds: Sequence[Feed], augmentations: Iterable[Augment], seed: 
     return found
 
 
-def check_images(feed: Feed, augmentations: Sequence[Augment]) -> None:
+def check_images(feed: Feed, augmentations: Sequence[Augment], flag: str = "--augment") -> None:
     """Refuse augmentations of what is no image.
 
     Raises:
@@ -76,7 +77,7 @@ def check_images(feed: Feed, augmentations: Sequence[Augment]) -> None:
     """
     ranks = {np.ndim(value) for value in feed.values() if isinstance(value, np.ndarray)}
     if augmentations and _IMAGES_RANK not in ranks:
-        raise UsageError("--augment changes images [N, C, H, W], and no input is one")
+        raise UsageError(f"{flag} changes images [N, C, H, W], and no input is one")
 
 
 def _mirror(images: np.ndarray, random: np.random.Generator, every: bool) -> np.ndarray:

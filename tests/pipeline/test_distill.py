@@ -136,6 +136,63 @@ def test_held_out_images_change_as_those_of_the_training_do(
     assert before("shift=2") != pytest.approx(before(), rel=1e-3)
 
 
+def test_teachers_answer_to_views_and_the_mean_is_learnt(
+    student: Path, teacher: Path, data: Path, tmp_path: Path
+) -> None:
+    """The student is the teacher too: without views there is nothing to learn."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    quick, state = Training(epochs=1, batch=64, threads=1), tmp_path / "state"
+    images = np.load(data)["image"]
+
+    def before(feed: np.ndarray, *views: str) -> float:
+        found = distill(teacher, teacher, {"image": feed}, training=quick, views=views)
+        return found.report.epochs[0].held_out
+
+    run = Session(load(teacher)).run
+    held = images[::16]
+
+    def softened(feed: np.ndarray) -> np.ndarray:
+        (scores,) = run({"image": feed}).values()
+        powers = np.exp((scores - scores.max(-1, keepdims=True)) / quick.temperature)
+        return np.asarray(powers / powers.sum(-1, keepdims=True), np.float64)
+
+    own = softened(held)
+    mean = (own + softened(np.ascontiguousarray(held[..., ::-1]))) / 2
+    divergence = float((mean * np.log(mean / own)).sum(-1).mean()) * quick.temperature**2
+    assert before(images) == pytest.approx(0.0, abs=1e-5)
+    assert before(images, "mirror") == pytest.approx(divergence, rel=0.02)
+    symmetric = (images + images[..., ::-1]) / 2
+    assert before(symmetric, "mirror") == pytest.approx(0.0, abs=1e-5)
+    distill(student, teacher, data, training=quick, state_file=state)
+    with pytest.raises(UsageError, match="of another training"):
+        distill(student, teacher, data, training=quick, views=["mirror"], state_file=state)
+
+
+def test_inner_tensors_are_of_the_image_as_it_is(teacher: Path, data: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    inside = next(n.outputs[0].name or "" for n in load(teacher).graph if n.op_type == "Relu")
+    feed = {"image": np.load(data)["image"][:64]}
+
+    def before(inner: tuple[str, ...], weight: float) -> float:
+        training = Training(epochs=1, inner=inner, inner_weight=weight, threads=1)
+        report = distill(teacher, teacher, feed, training=training, views=["mirror"]).report
+        return report.epochs[0].held_out
+
+    assert before((inside,), 1e3) == pytest.approx(before((), 1.0), rel=1e-4)
+
+
+def test_views_are_not_for_outputs_that_move_with_the_image(
+    student: Path, teacher: Path, data: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    maps = load(teacher)
+    maps.graph.outputs.append(next(n.outputs[0] for n in maps.graph if n.op_type == "Relu"))
+    with pytest.raises(UsageError, match=r"views are for outputs \[batch, n\]"):
+        distill(maps, maps, data, views=["mirror"])
+    with pytest.raises(UsageError, match="--view 'turn' is neither"):
+        distill(student, teacher, data, views=["turn"])
+
+
 def test_a_metric_chooses_the_epoch(student: Path, teacher: Path, data: Path) -> None:
     """One that likes what the loss does not: the model farthest from the one that came in."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
