@@ -45,6 +45,7 @@ FUSE = (
     "fuse-mish",
     "fuse-softmax",
     "fuse-rotary-embedding",
+    "fuse-attention",
     "eliminate-zero-terms",
     "convert-einsum",
     "merge-clips",

@@ -19,6 +19,7 @@ from graphopt_passes.fold_constants import FoldConstants
 from graphopt_passes.fold_offsets import FoldOffsets
 from graphopt_passes.fold_reshape_targets import FoldReshapeTargets
 from graphopt_passes.fold_scales import FoldScales
+from graphopt_passes.fuse_attention import FuseAttention
 from graphopt_passes.fuse_conv_batchnorm import FuseConvBatchnorm
 from graphopt_passes.fuse_gelu import FuseGelu
 from graphopt_passes.fuse_gemm_transpose import FuseGemmTranspose
@@ -79,6 +80,7 @@ PASSES = (
     FoldOffsets,
     FoldReshapeTargets,
     FoldScales,
+    FuseAttention,
     FuseConvBatchnorm,
     FuseGelu,
     FuseGemmTranspose,

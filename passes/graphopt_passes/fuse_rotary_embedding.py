@@ -3,11 +3,11 @@
     x * c + [-x2, x1] * s, [x1, x2] = x          ->  RotaryEmbedding(x, half(c), half(s))
     [x1*c - x2*s, x2*c + x1*s], [x1, x2] = x     ->  RotaryEmbedding(x, c, s)
 
-x is [batch, heads, positions, size], cut in the middle of its last axis by Slice or by Split. In the
-first line c and s hold each number twice, as cos([f, f]) does: what makes them is done for one half
-only, be they constants, [f, f] itself, a sine, a cosine or a multiple of it, or rows picked out of a
-constant. The operator wants one row of angles for each batch and position: declined where that is
-not known, in half precision, which it would round in between, and below opset 23.
+x is [batch, heads, positions, size], cut in the middle of its last axis by Slice or by Split. In
+the first line c and s hold each number twice, as cos([f, f]) does: what makes them is done for one
+half only, be they constants, [f, f] itself, a sine, a cosine or a multiple of it, or rows picked
+out of a constant. The operator wants one row of angles for each batch and position: declined where
+that is not known, in half precision, which it would round in between, and below opset 23.
 """
 
 from __future__ import annotations

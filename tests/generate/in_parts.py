@@ -4,7 +4,15 @@ import numpy as np
 
 from tests.generate import forms
 from tests.generate.registry import emitter
-from tests.generate.scope import FLOAT, NotApplicable, Result, Scope, Value
+from tests.generate.scope import (
+    FLOAT,
+    NotApplicable,
+    Result,
+    Scope,
+    Value,
+    fixed,
+    is_static,
+)
 
 
 def _binary(scope: Scope, op: str, left: Value, right: Value, bound: float) -> Value:
@@ -122,3 +130,61 @@ def rms_normalization(scope: Scope) -> None:
     mean = forms.reduce(scope, "ReduceMean", square, axes, 1, square.magnitude)
     y = _normalized(scope, x, mean)
     _affine(scope, y)
+
+
+def _part(scope: Scope, x: Value, begin: int, end: int) -> Value:
+    """Places of the last axis."""
+    axis = scope.random.choice((-1, x.rank - 1))
+    limits = [scope.ints(begin), scope.ints(end), scope.ints(axis)]
+    dims = (*x.dims[:-1], fixed(min(end, x.size(-1)) - begin)[0])
+    return scope.one("Slice", [x, *limits], Result(FLOAT, dims, x.magnitude))
+
+
+@emitter(1)
+def rotary_embedding(scope: Scope) -> None:
+    """x * cos + [-x2, x1] * sin, the angles computed for each batch and position, or constants."""
+    x = scope.pick(rank=(4,), where=lambda v: is_static(v.dims[-1]) and v.size(-1) % 2 == 0)
+    size = x.size(-1)
+    half = size // 2
+    if scope.chance(0.7):
+        mean = forms.reduce(scope, "ReduceMean", x, [1], 0, x.magnitude)
+        angles = _part(scope, mean, 0, half)
+        dims = (*angles.dims[:-1], fixed(size)[0])
+        both = scope.one("Concat", [angles, angles], Result(FLOAT, dims, angles.magnitude), axis=2)
+        turns = [scope.one(op, [both], Result(FLOAT, dims, 1.0)) for op in ("Cos", "Sin")]
+        cosines, sines = (forms.unsqueeze(scope, turn, [1]) for turn in turns)
+    else:
+        table = scope.numpy.uniform(-1, 1, (1, 1, x.size(2), half)).astype(np.float32)
+        other = table if scope.chance(0.8) else table * np.float32(0.5)
+        cosines = scope.constant(np.concatenate([table, other], -1))
+        sines = scope.constant(np.concatenate([table, table], -1))
+    if scope.chance(0.6):
+        first, second = _part(scope, x, 0, half), _part(scope, x, half, 2**63 - 1)
+    else:
+        first, second = forms.split(scope, x, -1, [half, half])
+    minus = scope.one("Neg", [second], Result(FLOAT, second.dims, x.magnitude))
+    order = [minus, first] if scope.chance(0.9) else [first, minus]
+    turned = scope.one("Concat", order, Result(FLOAT, x.dims, x.magnitude), axis=-1)
+    one = _binary(scope, "Mul", x, cosines, x.magnitude)
+    other_one = _binary(scope, "Mul", turned, sines, x.magnitude)
+    _binary(scope, "Add", one, other_one, 2 * x.magnitude)
+
+
+@emitter(1)
+def attention(scope: Scope) -> None:
+    """Each head attends to itself; at times under a constant mask."""
+    x = scope.pick(rank=(4,))
+    if x.magnitude > 20:
+        raise NotApplicable
+    turned_dims = (*x.dims[:2], x.dims[3], x.dims[2])
+    turned = scope.one("Transpose", [x], Result(FLOAT, turned_dims, x.magnitude), perm=[0, 1, 3, 2])
+    bound = x.magnitude**2 * max(x.dims[3])
+    dims = (*x.dims[:3], x.dims[2])
+    scores = scope.one("MatMul", [x, turned], Result(FLOAT, dims, bound))
+    scores = _binary(scope, "Mul", scores, _number(scope, 1 / 16), bound / 16)
+    if is_static(x.dims[2]) and scope.chance(0.4):
+        size = x.size(2)
+        mask = np.where(scope.numpy.uniform(size=(size, size)) < 0.4, -100, 0).astype(np.float32)
+        scores = _binary(scope, "Add", scores, scope.constant(mask), bound + 100)
+    weights = scope.one("Softmax", [scores], Result(FLOAT, dims, 1.0), axis=-1)
+    scope.one("MatMul", [weights, x], Result(FLOAT, x.dims, x.magnitude))
