@@ -43,6 +43,16 @@ def fold_affine(linear: ir.Node, affine: Affine, rewriter: Rewriter) -> ir.Node:
     return rewriter.node(op_type, inputs, attributes)
 
 
+def channel_count(linear: ir.Node) -> int:
+    """The channels that a Conv, ConvTranspose or Gemm makes.
+
+    Raises:
+        NotApplicable: its weight is no constant, or has a shape that does not fit.
+    """
+    weight = parameter(linear.inputs[1], f"{linear.op_type} weight")
+    return math.prod(_layout(linear, weight.shape)[1])
+
+
 def _layout(linear: ir.Node, shape: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     """A shape for the weight, and one for the factors that broadcasts against it."""
     name = linear.op_type
