@@ -175,6 +175,13 @@ def test_the_commands_of_the_prune_page_run(tmp_path: Path) -> None:
     assert (tmp_path / "shallow.onnx").exists()
 
 
+def test_the_command_of_the_memory_page_runs(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
+    (command,) = snippets(ROOT / "docs" / "memory.md")
+    run(["bash", "-euo", "pipefail", "-c", command.text], tmp_path)
+    assert (tmp_path / "small.onnx").exists()
+
+
 def test_the_commands_of_the_interface_page_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
     for item in snippets(ROOT / "docs" / "interface.md"):

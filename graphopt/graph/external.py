@@ -208,6 +208,11 @@ class MappedTensor(ir.ExternalTensor):
         self._data = data
         self._view: np.ndarray | None = None
 
+    @property
+    def file(self) -> DataFile:
+        """The file that it is in."""
+        return self._data
+
     def numpy(self) -> np.ndarray:
         """The data as a read-only array."""
         view = self._view  # another thread may release it meanwhile
@@ -282,6 +287,11 @@ class EmbeddedTensor(ir.LazyTensor):
             metadata_props=dict(mapped.metadata_props),
         )
         self._mapped = mapped
+
+    @property
+    def file(self) -> DataFile:
+        """The file that it is in."""
+        return self._mapped.file
 
     @property
     def is_aligned(self) -> bool:

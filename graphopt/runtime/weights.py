@@ -18,7 +18,7 @@ import contextlib
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import onnx
 
 from graphopt.graph import ir
 from graphopt.graph.carried import SparseTensor
-from graphopt.graph.external import EmbeddedTensor, MappedTensor
+from graphopt.graph.external import DataFile, EmbeddedTensor, MappedTensor
 from graphopt.graph.save import to_proto
 from graphopt.graph.scratch import outside
 from graphopt.graph.walk import nested_graphs
@@ -39,8 +39,8 @@ _STUB_FILE = "weights"
 _LARGE_MODEL = 16 << 20
 # A tensor smaller than this stays in the protobuf, where shape inference can read it.
 _LARGE_TENSOR = 64 << 10
-# At the speed of memory, some 100 MB become resident in this time.
-_RELEASE_SECONDS = 0.02
+# At the speed of memory, some 50 MB become resident in this time.
+_RELEASE_SECONDS = 0.005
 _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
 # Sessions of the original, of its candidates and of what is timed share one copy.
 _copies: weakref.WeakKeyDictionary[ir.TensorProtocol, ir.TensorProtocol] = (
@@ -92,16 +92,15 @@ class Weights:
         again, so without this a run ends with all weights resident, however large. Dropped
         pages stay in the system's file cache: to read one again costs little.
         """
-        mapped = self._mapped()
-        if not mapped or not self._folder:
+        files = self._files()
+        if not files or not self._folder:
             yield
             return
         done = threading.Event()
 
         def release() -> None:
             while not done.wait(_RELEASE_SECONDS):
-                for tensor in mapped:
-                    tensor.release()
+                _forget(files)
 
         thread = threading.Thread(target=release, daemon=True)
         thread.start()
@@ -114,12 +113,11 @@ class Weights:
 
     def release(self) -> None:
         """Give the pages of mapped weights back to the system; to use one reads it again."""
-        for tensor in self._mapped():
-            tensor.release()
+        _forget(self._files())
 
-    def _mapped(self) -> list[MappedTensor | EmbeddedTensor]:
+    def _files(self) -> set[DataFile]:
         kinds = (MappedTensor, EmbeddedTensor)
-        return [tensor for tensor in self._tensors.values() if isinstance(tensor, kinds)]
+        return {tensor.file for tensor in self._tensors.values() if isinstance(tensor, kinds)}
 
 
 @contextlib.contextmanager
@@ -191,6 +189,11 @@ def _take_out(model: ir.Model) -> dict[str, ir.TensorProtocol]:
             lent[name] = _aligned(tensor)
             value.const_value = ir.tensor(np.zeros(0, np.uint8), name=name)
     return lent
+
+
+def _forget(files: Iterable[DataFile]) -> None:
+    for file in files:
+        file.forget(0, file.size)
 
 
 def _aligned(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
