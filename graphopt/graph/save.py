@@ -8,6 +8,7 @@ free. Once the new model is in place, data files that belonged to the old one al
 
 import gc
 import glob
+import mmap
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ from graphopt.graph.walk import (
     tensor_attributes,
     with_tensors,
 )
-from graphopt.graph.wire import LARGE, write_with_contents
+from graphopt.graph.wire import LARGE, without_contents, write_with_contents
 
 # Smaller tensors stay in the model file.
 _EXTERNAL_THRESHOLD = 1024
@@ -417,8 +418,10 @@ def _data_files_of(model: Path) -> list[Path]:
     if not any(model.parent.glob(f"{glob.escape(model.name)}*.data")):
         return []
     try:
-        proto = onnx.ModelProto.FromString(model.read_bytes())
-    except (OSError, DecodeError):
+        with model.open("rb") as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        proto = onnx.ModelProto.FromString(without_contents(whole) or bytes(whole))
+    except (OSError, ValueError, DecodeError):  # of ValueError: an empty file is not mapped
         return []
     names = {
         external_entries(tensor).get("location", "")

@@ -125,6 +125,22 @@ def test_a_data_file_of_something_else_is_left_alone(tmp_path):
     np.testing.assert_array_equal(constant_array(load(path).graph.initializers["w"]), BIG)
 
 
+def test_the_data_of_a_file_with_large_tensors_of_its_own_is_removed(tmp_path):
+    path, _ = save(load(linear(BIG)), tmp_path / "out.onnx", external_data=True)
+    proto = onnx.load(path, load_external_data=False)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1024, 1024)), "own"))
+    path.write_bytes(proto.SerializeToString())
+    save(load(linear()), path, overwrite=True)
+    assert files_in(tmp_path) == ["out.onnx"]
+
+
+def test_an_empty_file_owns_no_data(tmp_path):
+    (tmp_path / "out.onnx").touch()
+    (tmp_path / "out.onnx.data").write_bytes(b"someone else's")
+    save(load(linear()), tmp_path / "out.onnx", overwrite=True)
+    assert files_in(tmp_path) == ["out.onnx", "out.onnx.data"]
+
+
 def test_data_shared_by_another_model_is_left_alone(tmp_path):
     (tmp_path / "shared.bin").write_bytes(BIG.tobytes())
     proto = linear(BIG)
