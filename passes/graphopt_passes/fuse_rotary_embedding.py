@@ -7,7 +7,7 @@ x is [batch, heads, positions, size], cut in the middle of its last axis by Slic
 the first line c and s hold each number twice, as cos([f, f]) does: what makes them is done for one
 half only, be they constants, [f, f] itself, a sine, a cosine or a multiple of it, or rows picked
 out of a constant. The operator wants one row of angles for each batch and position: declined where
-that is not known, in half precision, which it would round in between, and below opset 23.
+that is not known, for doubles, which it does not take, and below opset 23.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class FuseRotaryEmbedding(RewritePass):
         if opset_version(match.root, rewriter.model) < 23:
             raise NotApplicable("RotaryEmbedding comes with opset 23")
         data = match.value("x")
-        if data.dtype != ir.DataType.FLOAT:
-            raise NotApplicable("the numbers are not float32")
+        if data.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            raise NotApplicable(f"'{data.name}' is not of single or half precision")
         shape = known_shape(data)
         if shape is None or len(shape) != 4:
             raise NotApplicable(f"'{data.name}' is not of rank 4")
