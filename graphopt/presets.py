@@ -13,6 +13,7 @@ CLEAN = (
     "eliminate-neutral-arithmetic",
     "eliminate-repetitions",
     "eliminate-expands",
+    "eliminate-grid-gathers",
     "eliminate-zero-states",
     "merge-casts",
     "merge-concats",

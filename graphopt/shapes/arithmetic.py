@@ -343,7 +343,40 @@ def maximum(a: Dim, b: Dim) -> Dim:
 
 def minimum(a: Dim, b: Dim) -> Dim:
     """The lesser of the two."""
+    if a == 1 and isinstance(b, Expression):
+        return _extreme(MINIMUM, a, _above_zero_with(b))
+    if b == 1 and isinstance(a, Expression):
+        return _extreme(MINIMUM, _above_zero_with(a), b)
     return _extreme(MINIMUM, a, b)
+
+
+def _above_zero_with(dim: Expression) -> Dim:
+    """The plainest dim that is above zero for the same sizes as `dim`, or `dim` itself.
+
+    All that Min(1, dim) tells: Min(1, 2*N + Min(1, N)) is Min(1, N), as 2*N + Min(1, N) and N are
+    above zero together.
+    """
+    terms = _terms_above_zero_with(dim)
+    made = None if terms is None else _make(dict.fromkeys(terms, 1))
+    return dim if made is None else made
+
+
+def _terms_above_zero_with(dim: Expression) -> set[Monomial] | None:
+    terms: set[Monomial] = set()
+    for monomial, coefficient in dim.terms:
+        least = Expression(((monomial, 1),)).bounds()[0]
+        if coefficient < 0 or least is None or least < 0:
+            return None
+        lesser = arguments_of(Expression(((monomial, 1),)), MINIMUM)
+        if len(lesser) == 2 and 1 in lesser:
+            inner = next(argument for argument in lesser if argument != 1)
+            within = _terms_above_zero_with(inner) if isinstance(inner, Expression) else None
+            if within is None:
+                return None
+            terms |= within
+        else:
+            terms.add(tuple((variable, 1) for variable, _ in monomial))
+    return terms
 
 
 def _extreme(function: str, a: Dim, b: Dim) -> Dim:

@@ -8,6 +8,7 @@ from graphopt_passes.convert_split_to_sequence import ConvertSplitToSequence
 from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
 from graphopt_passes.eliminate_duplicates import EliminateDuplicates
 from graphopt_passes.eliminate_expands import EliminateExpands
+from graphopt_passes.eliminate_grid_gathers import EliminateGridGathers
 from graphopt_passes.eliminate_identities import EliminateIdentities
 from graphopt_passes.eliminate_initializer_inputs import EliminateInitializerInputs
 from graphopt_passes.eliminate_neutral_arithmetic import EliminateNeutralArithmetic
@@ -69,6 +70,7 @@ PASSES = (
     EliminateDeadNodes,
     EliminateDuplicates,
     EliminateExpands,
+    EliminateGridGathers,
     EliminateIdentities,
     EliminateInitializerInputs,
     EliminateNeutralArithmetic,

@@ -45,6 +45,44 @@ def dim_of(scope: Scope, x: Value, axis: int) -> Value:
     return forms.unsqueeze(scope, scope.one("Gather", [shape, index], scalar, axis=0), [0])
 
 
+@emitter(0.8)
+def grid_gather(scope: Scope) -> None:
+    """GatherND of a matrix by ranges on axes of their own, over all of it or all but a row."""
+    if scope.opset < 11:
+        raise NotApplicable
+    x = scope.pick((FLOAT, INT64), rank=(2,))
+    if scope.chance(0.2):
+        x = scope.one("Neg", [x], Result(x.dtype, x.dims, x.magnitude))
+    places = scope.random.choice(((0, 1), (1, 0), (0, 2), (0, 3), (2, 0), (1, 3)))
+    rank = max(places) + 1 + scope.random.randrange(2)
+    first = 1 if scope.chance(0.2) and min(x.dims[0]) > 1 else 0
+    ranges = []
+    for axis, place in enumerate(places):
+        scalar = forms.squeeze(scope, dim_of(scope, x, axis), [0])
+        start = first if axis == 0 else 0
+        dim = tuple(size - start for size in x.dims[axis])
+        bounds = [scope.scalar(start, np.int64), scalar, scope.scalar(1, np.int64)]
+        counted = scope.one("Range", bounds, Result(INT64, (dim,), 8.0, True))
+        shape = [-1 if at == place else 1 for at in range(rank)]
+        dims = tuple(dim if at == place else fixed(1)[0] for at in range(rank))
+        ranges.append(
+            scope.one("Reshape", [counted, scope.ints(*shape)], Result(INT64, dims, 8.0, True))
+        )
+    grid = tuple(
+        ranges[places.index(at)].dims[at] if at in places else fixed(1)[0] for at in range(rank)
+    )
+    largest = scope.one("Add", ranges, Result(INT64, grid, 16.0, True))
+    target = scope.one("Shape", [largest], Result(INT64, fixed(rank), 8.0, True))
+    columns = [
+        forms.unsqueeze(
+            scope, scope.one("Expand", [each, target], Result(INT64, grid, 8.0)), [rank]
+        )
+        for each in ranges
+    ]
+    indices = scope.one("Concat", columns, Result(INT64, (*grid, fixed(2)[0]), 8.0), axis=-1)
+    scope.one("GatherND", [x, indices], Result(x.dtype, grid, x.magnitude))
+
+
 @emitter(3)
 def reshape_by_shape(scope: Scope) -> None:
     """Reshape to Concat(dims of the input, products of dims, constants, -1)."""

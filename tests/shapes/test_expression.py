@@ -212,3 +212,25 @@ def test_what_is_no_expression_is_unknown(text: str) -> None:
     names = DimNames()
     names.declare("N")
     assert names.to_dim(ir.SymbolicDim(text)) is None
+
+
+def test_a_minimum_with_one_tells_only_what_is_above_zero():
+    n, m = symbol("N"), symbol("M")
+    once_more = arithmetic.add(arithmetic.minimum(1, n), n)
+    assert arithmetic.minimum(1, once_more) == arithmetic.minimum(1, n)
+    # What is left of an axis with its first element put ahead of it again, without one element.
+    assert arithmetic.subtract(once_more, arithmetic.minimum(once_more, 1)) == n
+    assert str(arithmetic.minimum(1, arithmetic.multiply(2, n))) == "Min(1, N)"
+    assert str(arithmetic.minimum(1, arithmetic.subtract(n, m))) == "Min(1, N - M)"
+    generator = random.Random(5)
+    parts: list[Dim] = [n, m, arithmetic.minimum(1, n), arithmetic.multiply(n, m), 1, 2]
+    for _ in range(500):
+        dim: Dim = 0
+        for _ in range(generator.randint(1, 4)):
+            term = arithmetic.multiply(generator.choice([1, 2, -1]), generator.choice(parts))
+            dim = arithmetic.add(dim, term)
+        least = arithmetic.minimum(1, dim)
+        for sizes in ({"N": a, "M": b} for a in range(3) for b in range(3)):
+            whole = substitute(dim, sizes)
+            assert isinstance(whole, int)
+            assert substitute(least, sizes) == min(1, whole)
