@@ -73,6 +73,7 @@ LEVELS[3] = LEVELS[2]
 where a provider is given to measure them with."""
 
 OFFERS = (
+    "convert-group-normalization",
     "fuse-multi-head-attention",
     "fuse-skip-normalization",
     "merge-parallel-convs",

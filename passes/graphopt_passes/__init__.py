@@ -3,6 +3,7 @@
 from graphopt_passes.commute_pointwise_convs import CommutePointwiseConvs
 from graphopt_passes.convert_cast_like import ConvertCastLike
 from graphopt_passes.convert_einsum import ConvertEinsum
+from graphopt_passes.convert_group_normalization import ConvertGroupNormalization
 from graphopt_passes.convert_half import ConvertHalf
 from graphopt_passes.convert_split_to_sequence import ConvertSplitToSequence
 from graphopt_passes.eliminate_dead_nodes import EliminateDeadNodes
@@ -65,6 +66,7 @@ PASSES = (
     CommutePointwiseConvs,
     ConvertCastLike,
     ConvertEinsum,
+    ConvertGroupNormalization,
     ConvertHalf,
     ConvertSplitToSequence,
     EliminateDeadNodes,
