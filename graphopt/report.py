@@ -174,6 +174,8 @@ class Report:
         seconds: the run's time, loading and saving included where the run did them.
         latency_before: seconds for one inference as ONNX Runtime runs it by default, on the
             first input of the check; None where it was not measured.
+        speedups: how many times as fast the result is, the least and the largest of the middle
+            four fifths of the turns that both took: what lies within says nothing.
     """
 
     before: ModelStatistics
@@ -185,6 +187,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     latency_before: float | None = None
     latency_after: float | None = None
+    speedups: tuple[float, float] | None = None
     seconds: float = 0.0
     output: str | None = None
 

@@ -140,7 +140,7 @@ def _print_difference(report: Report) -> None:
                 "latency",
                 seconds_text(report.latency_before),
                 seconds_text(report.latency_after),
-                f"{report.latency_before / report.latency_after:.2f}x as fast",
+                _speedup(report.latency_before / report.latency_after, report.speedups),
             )
         )
     print_table(
@@ -150,6 +150,13 @@ def _print_difference(report: Report) -> None:
         right=("before", "after", "change"),
         bold_last=len(totals),
     )
+
+
+def _speedup(typical: float, between: tuple[float, float] | None) -> str:
+    text = f"{typical:.2f}x as fast"
+    if between is None or f"{between[0]:.1f}" == f"{between[1]:.1f}":
+        return text
+    return f"{text} ({between[0]:.1f}x to {between[1]:.1f}x)"
 
 
 def _counted(

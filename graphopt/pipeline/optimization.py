@@ -450,7 +450,9 @@ def _measure(
     original: ir.Model, model: ir.Model, checker: Checker, report: Report, memory: Memory
 ) -> None:
     """Time both models, interleaved, as ONNX Runtime runs them for its users."""
-    from graphopt.runtime import Session, time_in_turns, time_interleaved
+    from statistics import median
+
+    from graphopt.runtime import Session, speedups, turns_apart, turns_interleaved
 
     feed = next(checker.feeds(), None)
     if feed is None or checker.unavailable is not None:
@@ -468,12 +470,14 @@ def _measure(
     makers = [partial(Session, item, optimized=True) for item in models]
     try:
         if in_turns:
-            times = time_in_turns(makers, feed)
+            turns = turns_apart(makers, feed)
         else:
-            times = time_interleaved([make() for make in makers], feed)
-        report.latency_before, report.latency_after = times
+            turns = turns_interleaved([make() for make in makers], feed)
     except RuntimeUnavailableError as error:
         report.warnings.append(f"the latency could not be measured: {error}")
+        return
+    report.latency_before, report.latency_after = map(median, turns)
+    report.speedups = speedups(*turns)
 
 
 def _silent(_: str) -> None:

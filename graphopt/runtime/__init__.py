@@ -24,7 +24,12 @@ if TYPE_CHECKING:
         save_statistics,
     )
     from graphopt.runtime.tapping import tapped_pairs
-    from graphopt.runtime.timing import time_in_turns, time_interleaved
+    from graphopt.runtime.timing import (
+        speedups,
+        time_interleaved,
+        turns_apart,
+        turns_interleaved,
+    )
 
 __all__ = [
     "ChannelStatistics",
@@ -46,9 +51,11 @@ __all__ = [
     "runnable_feeds",
     "save_statistics",
     "seeded_feeds",
+    "speedups",
     "tapped_pairs",
-    "time_in_turns",
     "time_interleaved",
+    "turns_apart",
+    "turns_interleaved",
     "usual_feed",
 ]
 
@@ -68,9 +75,11 @@ _LATER = {
     "runnable_feeds": "inputs",
     "save_statistics": "statistics",
     "seeded_feeds": "inputs",
+    "speedups": "timing",
     "tapped_pairs": "tapping",
-    "time_in_turns": "timing",
     "time_interleaved": "timing",
+    "turns_apart": "timing",
+    "turns_interleaved": "timing",
     "usual_feed": "inputs",
 }
 """Where the names live."""

@@ -1,8 +1,9 @@
 """Times sessions side by side."""
 
-import statistics
+import itertools
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from graphopt.runtime.session import Feed, Session
 from graphopt.runtime.trimming import trim
@@ -14,7 +15,15 @@ _TURN_SECONDS = 0.02
 def time_interleaved(
     sessions: Sequence[Session], feed: Feed, *, seconds: float = 1.0
 ) -> list[float]:
-    """The median time of one run of each session, in seconds.
+    """The median time of one run of each session, in seconds; see `turns_interleaved`."""
+    turns = turns_interleaved(sessions, feed, seconds=seconds)
+    return list(map(median, turns))
+
+
+def turns_interleaved(
+    sessions: Sequence[Session], feed: Feed, *, seconds: float = 1.0
+) -> list[list[float]]:
+    """The median time of one run in each turn of each session, in seconds.
 
     They take turns, so that what else the machine does hits all alike, and every second round goes
     in reverse, so that none is always the one after another. The first run of a turn is not
@@ -26,30 +35,22 @@ def time_interleaved(
         feed: the inputs of every run.
         seconds: the time to spend on all of them together.
     """
-    times: list[list[float]] = [[] for _ in sessions]
+    turns: list[list[float]] = [[] for _ in sessions]
     if not sessions:
         return []
     end = time.perf_counter() + seconds
     order = list(range(len(sessions)))
-    while not times[0] or time.perf_counter() < end:
+    while not turns[0] or time.perf_counter() < end:
         for index in order:
-            sessions[index].run(feed)
-            turn_ends = time.perf_counter() + _TURN_SECONDS
-            while True:
-                start = time.perf_counter()
-                sessions[index].run(feed)
-                now = time.perf_counter()
-                times[index].append(now - start)
-                if now >= turn_ends:
-                    break
+            turns[index].append(_turn(sessions[index], feed, _TURN_SECONDS))
         order.reverse()
-    return [statistics.median(samples) for samples in times]
+    return turns
 
 
-def time_in_turns(
+def turns_apart(
     makers: Sequence[Callable[[], Session]], feed: Feed, *, seconds: float = 1.0
-) -> list[float]:
-    """As `time_interleaved`, of sessions of which no two are alive at the same time.
+) -> list[list[float]]:
+    """As `turns_interleaved`, of sessions of which no two are alive at the same time.
 
     Each turn has a session of its own, so there are few and they are long: forward and back, as in
     A, B, A.
@@ -59,19 +60,42 @@ def time_in_turns(
         feed: the inputs of every run.
         seconds: the time to spend on the runs of all of them together.
     """
-    times: list[list[float]] = [[] for _ in makers]
-    turns = [*range(len(makers)), *reversed(range(len(makers) - 1))]
-    for index in turns:
+    turns: list[list[float]] = [[] for _ in makers]
+    order = [*range(len(makers)), *reversed(range(len(makers) - 1))]
+    for index in order:
         session = makers[index]()
-        session.run(feed)
-        end = time.perf_counter() + seconds / len(turns)
-        while True:
-            start = time.perf_counter()
-            session.run(feed)
-            now = time.perf_counter()
-            times[index].append(now - start)
-            if now >= end:
-                break
+        turns[index].append(_turn(session, feed, seconds / len(order)))
         del session
         trim()
-    return [statistics.median(samples) for samples in times]
+    return turns
+
+
+def speedups(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """By how much one session was faster than another from turn to turn.
+
+    Args:
+        before: the times of the turns of one session.
+        after: those of the other.
+
+    Returns:
+        The tenth and the ninetieth percentile of `before / after` by rounds; of all pairs where
+        one has more turns. What lies between the two says nothing.
+    """
+    paired = len(before) == len(after)
+    rounds = zip(before, after, strict=True) if paired else itertools.product(before, after)
+    ratios = sorted(one / other for one, other in rounds)
+    margin = len(ratios) // 10
+    return ratios[margin], ratios[-1 - margin]
+
+
+def _turn(session: Session, feed: Feed, seconds: float) -> float:
+    session.run(feed)
+    times = []
+    end = time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        session.run(feed)
+        now = time.perf_counter()
+        times.append(now - start)
+        if now >= end:
+            return median(times)

@@ -200,14 +200,15 @@ def test_a_latency_that_does_not_fit_is_left_out_and_the_report_says_so(
 def test_large_models_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, large: Path) -> None:
     alive: list[int] = []
 
-    def in_turns(makers: list[object], _: object) -> list[float]:
+    def in_turns(makers: list[object], _: object) -> list[list[float]]:
         alive.append(len(makers))
-        return [2.0, 1.0]
+        return [[1.5, 2.5], [1.0]]
 
-    monkeypatch.setitem(graphopt.runtime.__dict__, "time_in_turns", in_turns)
+    monkeypatch.setitem(graphopt.runtime.__dict__, "turns_apart", in_turns)
     report = graphopt.optimize(large, check="off", measure=True).report
     assert alive == [2]
     assert (report.latency_before, report.latency_after) == (2.0, 1.0)
+    assert report.speedups == (1.5, 2.5)
     graphopt.optimize(models.chain(), check="off", measure=True)
     assert alive == [2]
 

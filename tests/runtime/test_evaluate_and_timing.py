@@ -10,7 +10,7 @@ import pytest
 
 from graphopt.errors import InvalidModelError
 from graphopt.graph import from_text, ir
-from graphopt.runtime import evaluate, time_in_turns, time_interleaved
+from graphopt.runtime import evaluate, speedups, time_interleaved, turns_apart
 
 
 def constants(body, outputs="y"):
@@ -116,13 +116,22 @@ def test_sessions_that_take_turns_are_never_alive_together():
         return session
 
     makers = [lambda: make("a", 0.002), lambda: make("b", 0.006)]
-    fast, slow = time_in_turns(makers, {}, seconds=0.15)
-    assert 0.002 <= fast < slow
-    assert 0.006 <= slow < 0.05
+    fast, slow = turns_apart(makers, {}, seconds=0.15)
+    assert 0.002 <= min(fast) <= max(fast) < min(slow)
+    assert 0.006 <= min(slow) <= max(slow) < 0.05
+    assert (len(fast), len(slow)) == (2, 1)
     turns = [(name, len(list(runs))) for name, runs in itertools.groupby(log)]
     assert [name for name, _ in turns] == ["a", "b", "a"]
     assert all(count >= 2 for _, count in turns)  # one of each turn does not count
     log.clear()
-    time_in_turns(makers[:1], {}, seconds=0.0)
+    turns_apart(makers[:1], {}, seconds=0.0)
     assert log == ["a", "a"]
-    assert time_in_turns([], {}) == []
+    assert turns_apart([], {}) == []
+
+
+def test_speedups_leave_out_the_tenth_at_either_end():
+    before = [2.0] * 18 + [20.0, 0.2]
+    assert speedups(before, [1.0] * 20) == (2.0, 2.0)
+    assert speedups([2.0, 3.0], [1.0, 2.0]) == (1.5, 2.0)
+    # A, B, A: each turn of one against each of the other.
+    assert speedups([2.0, 3.0], [2.0]) == (1.0, 1.5)
