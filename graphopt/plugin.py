@@ -175,11 +175,14 @@ class Pass(ABC):
         drops_defaults: whether the pass may take an input that has a default (an
             initializer of the same name) off the model's interface. Off but for the pass
             whose purpose that is.
+        acts_on: the ONNX operators of which the model must hold one for the pass to do anything,
+            so that it need not run over models without; empty where it has to look itself.
     """
 
     name: ClassVar[str]
     promise: ClassVar[Promise] = Promise.EQUIVALENT
     drops_defaults: ClassVar[bool] = False
+    acts_on: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(self, model: ir.Model, journal: Journal) -> None:

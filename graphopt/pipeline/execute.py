@@ -251,12 +251,16 @@ class _Execution:
         return step
 
     def cannot_match(self, item: Pass) -> bool:
-        """Whether no code of the pass would run, since the model lacks what its patterns need."""
-        if not isinstance(item, RewritePass) or not _tells(item):
+        """Whether the pass would change nothing, since the model lacks the operators it needs."""
+        matched = isinstance(item, RewritePass) and _tells(item)
+        if not matched and not item.acts_on:
             return False
         if self.operators_at is None or self.operators_at[0] != self.state.number:
             self.operators_at = (self.state.number, operators_of(self.model))
-        return not may_match(item.patterns, self.operators_at[1])
+        present = self.operators_at[1]
+        if item.acts_on and not any(("ai.onnx", op_type) in present for op_type in item.acts_on):
+            return True
+        return isinstance(item, RewritePass) and matched and not may_match(item.patterns, present)
 
     def objection(self, item: Pass) -> str | None:
         """Why the model cannot stay as the step left it; None if it can."""

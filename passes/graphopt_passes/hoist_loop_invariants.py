@@ -115,6 +115,7 @@ class HoistLoopInvariants(Pass):
 
     name = "hoist-loop-invariants"
     promise = Promise.EXACT
+    acts_on = ("Loop", "Scan")
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Inner loops first: what leaves them may leave those around them too."""

@@ -49,6 +49,7 @@ class InlineConstantBranches(Pass):
 
     name = "inline-constant-branches"
     promise = Promise.EXACT
+    acts_on = ("If", "Loop")
 
     def run(self, model: ir.Model, journal: Journal) -> None:
         """Inline outer branches first; what they contain follows."""

@@ -321,3 +321,26 @@ def test_what_a_pass_does_to_types_or_to_the_process_is_undone(wrong: Pass) -> N
     assert report_of(result, wrong.name).status is PassStatus.UNDONE
     assert to_bytes(result.model) == to_bytes(graphopt.optimize(given, passes=[]).model)
     assert to_bytes(given) == before
+
+
+@dataclass(frozen=True)
+class RaisesOnLoops(models.Raises):
+    """Says that it does nothing to a model without loops."""
+
+    name = "raises-on-loops"
+    acts_on = ("Loop", "Scan")
+
+
+@dataclass(frozen=True)
+class RaisesOnRelus(models.Raises):
+    """Says that it acts on what the model has."""
+
+    name = "raises-on-relus"
+    acts_on = ("Loop", "Relu")
+
+
+def test_a_pass_runs_where_the_model_has_an_operator_that_it_acts_on():
+    passes = [RaisesOnLoops(), RaisesOnRelus()]
+    result = graphopt.optimize(models.chain(), passes=passes, check="off")
+    assert report_of(result, "raises-on-loops").status is PassStatus.UNCHANGED
+    assert report_of(result, "raises-on-relus").status is PassStatus.UNDONE
