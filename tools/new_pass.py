@@ -41,12 +41,9 @@ Say when it does not hold, and is declined.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import Match, Promise, RewritePass, Rewriter, op, variable
 
 
-@dataclass(frozen=True)
 class {class_name}(RewritePass):
     """What the list of passes says of it, on one line."""
 

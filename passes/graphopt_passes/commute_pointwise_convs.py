@@ -59,7 +59,6 @@ class _Sampling:
     sums_to_one: bool = True
 
 
-@dataclass(frozen=True)
 class CommutePointwiseConvs(RewritePass):
     """Convolve 1x1 on the side of a resize or an average where there is less to compute."""
 

@@ -8,12 +8,9 @@ type is not known, as in the body of a function.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import Match, NotApplicable, Promise, RewritePass, Rewriter, op, variable
 
 
-@dataclass(frozen=True)
 class ConvertCastLike(RewritePass):
     """Name the type that a CastLike takes from another value."""
 

@@ -42,7 +42,6 @@ _ELLIPSIS = "..."
 _AXES_ARE_INPUT = 13
 
 
-@dataclass(frozen=True)
 class ConvertEinsum(RewritePass):
     """Compute an Einsum by MatMul, Mul, ReduceSum and Transpose, which run faster."""
 

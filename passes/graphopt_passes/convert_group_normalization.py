@@ -11,8 +11,6 @@ precision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -31,7 +29,6 @@ from graphopt.plugin import (
 from graphopt_passes.operands import no_references
 
 
-@dataclass(frozen=True)
 class ConvertGroupNormalization(RewritePass):
     """Normalize groups of channels by InstanceNormalization, a scale and a bias."""
 

@@ -10,8 +10,6 @@ where the pieces lose their axis (keepdims=0).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -31,7 +29,6 @@ from graphopt_passes.operands import given, no_references
 _MOST_PIECES = 64
 
 
-@dataclass(frozen=True)
 class ConvertSplitToSequence(RewritePass):
     """Split into tensors where the pieces are taken out of a sequence again one by one."""
 

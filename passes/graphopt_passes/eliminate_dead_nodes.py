@@ -16,7 +16,6 @@ the work: BatchNormalization, for one, is in training mode by having them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Journal,
@@ -45,7 +44,6 @@ _REQUIRED_OUTPUTS = {
 _FunctionName = tuple[str, str, str]
 
 
-@dataclass(frozen=True)
 class EliminateDeadNodes(Pass):
     """Remove nodes, initializers and functions that contribute to no output."""
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Hashable
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Journal,
@@ -46,7 +45,6 @@ _RANDOM = frozenset(
 _SAMPLE_ELEMENTS = 256
 
 
-@dataclass(frozen=True)
 class EliminateDuplicates(Pass):
     """Merge equal nodes and equal initializers."""
 

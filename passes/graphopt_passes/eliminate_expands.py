@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Match,
@@ -58,7 +57,6 @@ _SHORTEST_ROW = 128
 _EXPAND = op("Expand", shared=True)
 
 
-@dataclass(frozen=True)
 class EliminateExpands(RewritePass):
     """Leave out an Expand where the elementwise operator behind would broadcast anyway."""
 

@@ -14,7 +14,6 @@ one for certain, where not every axis is indexed, and where the grid repeats wha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,7 +38,6 @@ _LARGEST = 1 << 16
 """Numbers of a constant that is compared with a range."""
 
 
-@dataclass(frozen=True)
 class EliminateGridGathers(RewritePass):
     """Read a table as it is where every index of it is gathered, one after the other."""
 

@@ -23,7 +23,6 @@ as equal only where that is proven: a dim that is unknown, or two different symb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Match,
@@ -263,7 +262,6 @@ _RETURNS_ITS_INPUT: dict[str, Callable[[ir.Node, ir.Value], bool]] = {
 }
 
 
-@dataclass(frozen=True)
 class EliminateIdentities(RewritePass):
     """Remove Identity, Dropout in inference, and every other node that returns its input."""
 

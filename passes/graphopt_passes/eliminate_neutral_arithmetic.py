@@ -17,8 +17,6 @@ change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -39,7 +37,6 @@ _NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1, "Pow": 1, "And": 1, "Or": 0,
 _COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor"})
 
 
-@dataclass(frozen=True)
 class EliminateNeutralArithmetic(RewritePass):
     """Remove additions of zero, multiplications by one, and the like."""
 

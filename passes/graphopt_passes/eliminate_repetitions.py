@@ -10,8 +10,6 @@ Whatever else reads the value between keeps it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import Match, Pattern, Promise, RewritePass, Rewriter, op, variable
 
 _IDEMPOTENT = ("Abs", "Ceil", "Floor", "Relu", "Round", "Sign")
@@ -22,7 +20,6 @@ def _inner(kind: str) -> Pattern:
     return op(kind, variable("x"), label="between", shared=True)
 
 
-@dataclass(frozen=True)
 class EliminateRepetitions(RewritePass):
     """Do once what changes nothing when done again, and not at all what undoes itself."""
 

@@ -9,8 +9,6 @@ constants of zeros, ConstantOfShape of zeros, and what only moves, copies or tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     Promise,
@@ -30,7 +28,6 @@ _COPYING = (*MOVEMENTS, "Slice", "Gather", "Expand", "Tile", "Identity", "Split"
 _DEEPEST = 12
 
 
-@dataclass(frozen=True)
 class EliminateZeroStates(RewritePass):
     """Leave out the first state of a recurrent layer where it is zero anyway."""
 

@@ -14,8 +14,6 @@ which needs its bias.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -64,7 +62,6 @@ _FORGETFUL = frozenset(
 _ZERO = constant("zero", where=_is_zero)
 
 
-@dataclass(frozen=True)
 class EliminateZeroTerms(RewritePass):
     """Leave out what adds zero to a matrix product or a convolution."""
 

@@ -15,8 +15,6 @@ lose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -42,7 +40,6 @@ _MOST_LOST = 2**-13
 """Of a sum near one, by rounding what is as large as the offset."""
 
 
-@dataclass(frozen=True)
 class FoldOffsets(RewritePass):
     """Fold a constant that is added to what a convolution reads into its bias."""
 

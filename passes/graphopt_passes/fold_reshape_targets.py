@@ -18,7 +18,6 @@ An unknown dim is never taken for equal to another one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,7 +41,6 @@ _END = np.iinfo(np.int64).max
 Dim = int | ir.SymbolicDim
 
 
-@dataclass(frozen=True)
 class FoldReshapeTargets(RewritePass):
     """Make the shape operand of a node constant where what is not known of it need not be."""
 

@@ -18,8 +18,6 @@ runtimes know only as a whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -49,7 +47,6 @@ _GATES = ("Erf", "Tanh")
 _FACTOR = constant("factor")
 
 
-@dataclass(frozen=True)
 class FoldScales(RewritePass):
     """Fold constant factors into the weights of products and convolutions."""
 

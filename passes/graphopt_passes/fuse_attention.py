@@ -14,8 +14,6 @@ against NaN, where the numbers are not float32, and below opset 23.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -34,7 +32,6 @@ _LARGEST_MASK = 1 << 24
 """Elements of a mask that is looked through."""
 
 
-@dataclass(frozen=True)
 class FuseAttention(RewritePass):
     """Attend in one operator, from opset 23 on."""
 

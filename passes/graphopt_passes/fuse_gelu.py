@@ -15,7 +15,6 @@ Declined there for the other spellings, and in half precision, where twice a lar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Match,
@@ -76,7 +75,6 @@ _TANH = op(
 )
 
 
-@dataclass(frozen=True)
 class FuseGelu(RewritePass):
     """Compute Gelu in one operator, from opset 20 on; below, in the order that runtimes fuse."""
 

@@ -12,7 +12,6 @@ ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Match,
@@ -37,7 +36,6 @@ def _swaps(perm: Sequence[int] | None) -> bool:
 _SWAPPED = {"perm": _swaps}
 
 
-@dataclass(frozen=True)
 class FuseGemmTranspose(RewritePass):
     """Let Gemm read its operands transposed, and give its result transposed."""
 

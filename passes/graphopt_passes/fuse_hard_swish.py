@@ -10,7 +10,6 @@ below opset 14.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Match,
@@ -57,7 +56,6 @@ _HARD_SIGMOID = op(
 )
 
 
-@dataclass(frozen=True)
 class FuseHardSwish(RewritePass):
     """Compute HardSwish in one operator, from opset 14 on."""
 

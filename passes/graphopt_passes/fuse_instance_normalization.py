@@ -17,8 +17,6 @@ which ONNX Runtime does not normalize.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -76,7 +74,6 @@ _DONE = op(
 )
 
 
-@dataclass(frozen=True)
 class FuseInstanceNormalization(RewritePass):
     """Normalize each channel of each image in one operator."""
 

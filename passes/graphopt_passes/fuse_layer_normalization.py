@@ -13,7 +13,6 @@ used elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Match,
@@ -61,7 +60,6 @@ _AT_ONCE: Pattern = op(
 )
 
 
-@dataclass(frozen=True)
 class FuseLayerNormalization(RewritePass):
     """Normalize in one operator, from opset 17 on."""
 

@@ -11,8 +11,6 @@ is not known not to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -31,7 +29,6 @@ from graphopt_passes.operands import given, no_references, rank
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 
 
-@dataclass(frozen=True)
 class FuseMatmulAdd(RewritePass):
     """Add the bias in the matrix product itself, as Gemm does."""
 

@@ -10,8 +10,6 @@ cannot compute everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -40,7 +38,6 @@ _SOFTPLUS = op("Softplus", _X)
 _IS_ABOVE = op(("Greater", "GreaterOrEqual"), _X, constant("threshold", _is_large))
 
 
-@dataclass(frozen=True)
 class FuseMish(RewritePass):
     """Compute Mish in one operator, from opset 18 on."""
 

@@ -15,7 +15,6 @@ functions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +34,6 @@ from graphopt_passes.contributed import DOMAIN, use_contributed
 Dims = Sequence[int | ir.SymbolicDim]
 
 
-@dataclass(frozen=True)
 class FuseMultiHeadAttention(RewritePass):
     """Attend in ONNX Runtime's own operator."""
 

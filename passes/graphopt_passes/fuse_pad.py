@@ -15,8 +15,6 @@ size up, since the windows that are added count otherwise there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -33,7 +31,6 @@ from graphopt.plugin import (
 from graphopt_passes.operands import given, integers, no_references
 
 
-@dataclass(frozen=True)
 class FusePad(RewritePass):
     """Let the window of a Conv or a pooling do what the Pad before it does."""
 

@@ -9,8 +9,6 @@ not constant, and where the reduction is used elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import Match, NotApplicable, Promise, RewritePass, Rewriter, ir, op
@@ -20,7 +18,6 @@ from graphopt_passes.reduced_axes import REDUCTIONS, keeps_dims
 _KINDS = (*REDUCTIONS, "ArgMax", "ArgMin")
 
 
-@dataclass(frozen=True)
 class FuseReduceUnsqueeze(RewritePass):
     """Let a reduction keep, or drop, its axes itself."""
 

@@ -14,8 +14,6 @@ doubles, whose mean it would take in single precision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -61,7 +59,6 @@ _INVERSE = one_of(
 _DONE = op("RMSNormalization", _X, constant("done scale"), label="done")
 
 
-@dataclass(frozen=True)
 class FuseRmsNormalization(RewritePass):
     """Normalize by the root of the mean square in one operator, from opset 23 on."""
 

@@ -13,7 +13,6 @@ that is not known, for doubles, which it does not take, and below opset 23.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,7 +56,6 @@ def _times(pattern: Pattern, label: str) -> Pattern:
     return op("Mul", pattern, variable(label), commutative=True)
 
 
-@dataclass(frozen=True)
 class FuseRotaryEmbedding(RewritePass):
     """Turn pairs of numbers by their position in one operator, from opset 23 on."""
 

@@ -11,8 +11,6 @@ and in functions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -43,7 +41,6 @@ _NORMALIZED: Pattern = one_of(
 )
 
 
-@dataclass(frozen=True)
 class FuseSkipNormalization(RewritePass):
     """Add and normalize in ONNX Runtime's own operator, where no mean is taken away."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +34,6 @@ _WHOLE = 1 << 30
 """An end that lies behind every axis: exporters write the largest integer."""
 
 
-@dataclass(frozen=True)
 class FuseSlicedConv(RewritePass):
     """Convolve with a step what is taken apart by steps first."""
 

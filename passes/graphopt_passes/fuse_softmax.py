@@ -12,8 +12,6 @@ slower than its parts, and without the maximum in half precision, where it takes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     NotApplicable,
@@ -41,7 +39,6 @@ _LARGEST = 80.0
 """The exponential of neither it nor minus it leaves the normal numbers of single precision."""
 
 
-@dataclass(frozen=True)
 class FuseSoftmax(RewritePass):
     """Compute Softmax over the last axis in one operator."""
 

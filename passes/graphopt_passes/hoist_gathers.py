@@ -11,8 +11,6 @@ counted once (eliminate-duplicates merges it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import (
     Match,
     Promise,
@@ -42,7 +40,6 @@ def _is_single(value: ir.Value) -> bool:
     return tensor is not None and len(tensor.shape) == 0
 
 
-@dataclass(frozen=True)
 class HoistGathers(RewritePass):
     """Take a slice before the data is moved, where nothing is left to move then."""
 

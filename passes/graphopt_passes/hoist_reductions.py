@@ -8,8 +8,6 @@ stand in another order before the transpose, and where the axes are not constant
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -24,7 +22,6 @@ from graphopt.plugin import (
 from graphopt_passes.reduced_axes import REDUCTIONS, axes_before
 
 
-@dataclass(frozen=True)
 class HoistReductions(RewritePass):
     """Reduce before the data is transposed where the axes that are left keep their order."""
 

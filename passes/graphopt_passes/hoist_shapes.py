@@ -9,15 +9,12 @@ something else reads the transposed data: it stays then, and nothing would be wo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import Match, NotApplicable, Promise, RewritePass, Rewriter, op, variable
 from graphopt_passes.operands import no_references
 
 
-@dataclass(frozen=True)
 class HoistShapes(RewritePass):
     """Ask for the shape of the data before it is transposed."""
 

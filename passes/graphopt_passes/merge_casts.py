@@ -13,8 +13,6 @@ a 16-bit float, which runtimes do in one step or in two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import Match, NotApplicable, Promise, RewritePass, Rewriter, ir, op, variable
 from graphopt_passes.operands import no_references
 
@@ -35,7 +33,6 @@ _BITS = {
 _SIGNED = frozenset({_T.INT8, _T.INT16, _T.INT32, _T.INT64})
 
 
-@dataclass(frozen=True)
 class MergeCasts(RewritePass):
     """Cast once where the first of two casts loses nothing."""
 

@@ -64,7 +64,6 @@ _Number = int | float
 _Range = tuple[_Number, _Number]
 
 
-@dataclass(frozen=True)
 class MergeClips(RewritePass):
     """Clip once where Clip, Relu, Min and Max bound numbers one after the other."""
 

@@ -10,15 +10,12 @@ at each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import Match, NotApplicable, Promise, RewritePass, Rewriter, ir, op
 from graphopt_passes.operands import no_references, rank
 
 _MOST_PIECES = 64
 
 
-@dataclass(frozen=True)
 class MergeConcats(RewritePass):
     """Put together once what is put together piece by piece, or was just split."""
 

@@ -12,8 +12,6 @@ integer division, which rounds after each step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -57,7 +55,6 @@ def _pair(straight: str, inverse: str) -> tuple[Pattern, Pattern]:
     return op(straight, inner, _SECOND, commutative=True), op(inverse, inner, _SECOND)
 
 
-@dataclass(frozen=True)
 class MergeConstantArithmetic(RewritePass):
     """Add or multiply once where two constants are added, or multiplied, in a row."""
 

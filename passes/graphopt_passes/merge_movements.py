@@ -14,8 +14,6 @@ one that may be 0. A value between that something else uses too ends the chain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -32,7 +30,6 @@ from graphopt.plugin import (
 from graphopt_passes.movement import MOVEMENTS, carry_out, chain_behind, follow, steps_for
 
 
-@dataclass(frozen=True)
 class MergeMovements(RewritePass):
     """Move data once where a chain of Reshape, Transpose and the like moves it again."""
 

@@ -12,7 +12,6 @@ the data.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +34,6 @@ from graphopt_passes.parallel import (
 )
 
 
-@dataclass(frozen=True)
 class MergeParallelConvs(Pass):
     """Convolve once where several weights of one window convolve one value."""
 

@@ -13,7 +13,6 @@ known. Whether it pays depends on the sizes and on what else the runtime would m
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,7 +40,6 @@ from graphopt_passes.parallel import (
 _GEMM: dict[str, object] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 
 
-@dataclass(frozen=True)
 class MergeParallelProducts(Pass):
     """Multiply once where several weights multiply one value."""
 

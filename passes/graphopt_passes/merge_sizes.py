@@ -12,7 +12,6 @@ of an enclosing graph are left to their own graph.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 
 from graphopt.plugin import (
     Journal,
@@ -30,7 +29,6 @@ from graphopt.plugin import (
 _WHOLE = (ir.DataType.INT64, ir.DataType.INT32)
 
 
-@dataclass(frozen=True)
 class MergeSizes(Pass):
     """Compute a size once, from whichever tensor has it first."""
 

@@ -12,8 +12,6 @@ not constant, and where the ranges of one axis cannot be composed without its di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -35,7 +33,6 @@ _BEFORE_THE_START = np.iinfo(np.int64).min
 _Range = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
 class MergeSlices(RewritePass):
     """Slice once where a slice is sliced again."""
 

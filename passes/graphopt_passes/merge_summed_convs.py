@@ -47,7 +47,6 @@ class _Window:
     group: int
 
 
-@dataclass(frozen=True)
 class MergeSummedConvs(RewritePass):
     """Convolve once where convolutions of one value are added."""
 

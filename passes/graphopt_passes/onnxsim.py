@@ -7,12 +7,9 @@ not equivalent, which is what the guard is for. It comes with `graphopt[onnxsim]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphopt.plugin import Journal, Pass, Promise, ir, load, replace_content, to_proto
 
 
-@dataclass(frozen=True)
 class Onnxsim(Pass):
     """Run onnxsim, if it is installed."""
 

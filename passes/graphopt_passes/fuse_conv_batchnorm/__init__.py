@@ -23,8 +23,6 @@ leaves the range of the weight's type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphopt.plugin import (
@@ -46,7 +44,6 @@ _LINEAR = ("Conv", "ConvTranspose", "Gemm")
 _SCALED = op(_LINEAR, label="linear")
 
 
-@dataclass(frozen=True)
 class FuseConvBatchnorm(RewritePass):
     """Fold BatchNormalization and per-channel Mul, Add, Sub, Div into Conv, Gemm or MatMul."""
 
