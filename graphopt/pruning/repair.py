@@ -9,14 +9,17 @@ is left of the errors before it; the constant parts of removed channels go into 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
-from graphopt.pruning.linear_layers import Layer, layers_of
+from graphopt.pruning.linear_layers import Layer, layer_of, layers_of
+from graphopt.pruning.pair_fit import FEWEST_SAMPLES, Pair, fit_pair, pairs_of, samples_for
 from graphopt.pruning.propagation.place import node_name
 from graphopt.pruning.repair_solve import RIDGE, Rows, fitted, fitted_on_few
 from graphopt.pruning.repair_targets import Aim, aims_of
@@ -85,7 +88,13 @@ def repair(
         report.skipped.update(dict.fromkeys(layers, "there is no data"))
         return report
     aims = aims_of(model.graph, layers)
+    lost = {value for value, _ in kept}
+    pairs = {
+        name: pair for name, pair in pairs_of(layers, aims).items() if pair.second.data.name in lost
+    }
     pruned, teacher = Walk(model, feeds, threads), Walk(original, feeds, threads)
+    for pair in pairs.values():
+        pruned.keep(pair.first.data.name or "")
     for number, (name, layer) in enumerate(layers.items()):
         if progress is not None:
             progress(number, len(layers))
@@ -106,6 +115,11 @@ def repair(
             later = list(layers)[number:]
             report.skipped.update(dict.fromkeys(later, str(reason)))
             break
+        if name in pairs:
+            with suppress(NotApplicable):  # they stay fitted one by one, then
+                after = _refit_pair(pairs[name], aims[name], pruned, teacher, kept)
+                report.refitted[name] = report.refitted[name][0], after
+            pruned.release(pairs[name].first.data.name or "")
         held = pruned.held_bytes + teacher.held_bytes
         if held > max_bytes:
             report.feeds = max(1, int(len(pruned) * max_bytes / held))
@@ -142,6 +156,52 @@ def _refit(
         return fit.before, fit.before
     layer.write(fit.matrix, fit.bias)
     return fit.before, fit.after
+
+
+def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptIndices) -> float:
+    """Fit a layer and the one before it together, where both walks are at the second.
+
+    Returns:
+        The error that is left on samples that were not fitted to.
+    """
+    names = [pair.first.data.name or "", *([] if aim.branch is None else [aim.branch])]
+    read = [list(pruned.values(name)) for name in names]
+    totals = list(teacher.values(aim.total))
+    shapes = {
+        tuple(array.shape[1:] for array in arrays) for arrays in zip(*read, totals, strict=True)
+    }
+    if len(shapes) > 1 or totals[0].ndim != 4:
+        raise NotApplicable("the images are of several sizes")
+    count = samples_for(pair, math.prod(totals[0].shape[2:]))
+    inputs, *branch = (_spread(arrays, count) for arrays in read)
+    target = _spread(totals, count)
+    if len(target) < FEWEST_SAMPLES:
+        raise NotApplicable(f"{len(target)} samples are too few, or the memory is for no more")
+    indices = kept.get((aim.total, 1))
+    target = target if indices is None else np.take(target, indices, 1)
+    if branch and branch[0].shape != target.shape:
+        raise NotApplicable(f"'{aim.branch}' is broadcast where it is added")
+    nodes = [pair.first.node, pair.second.data.producer()]
+    fresh = Pair(layer_of(pair.first.node), layer_of(pair.second.node), pair.low, pair.high)
+    found = fit_pair(
+        fresh, inputs, target, branch[0] if branch else None, low=aim.low, high=aim.high
+    )
+    if found[1] < found[0]:
+        stretch = [node_name(node) for node in nodes if node is not None]
+        pruned.again(stretch, pair.second.data.name or "")
+    return found[1]
+
+
+def _spread(arrays: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """So many samples of all, as far apart as they can be."""
+    total = sum(len(array) for array in arrays)
+    chosen = np.linspace(0, total - 1, min(count, total)).astype(int)
+    start, parts = 0, []
+    for array in arrays:
+        inside = chosen[(chosen >= start) & (chosen < start + len(array))] - start
+        parts.append(array[inside])
+        start += len(array)
+    return np.concatenate(parts)
 
 
 def _rows(

@@ -32,6 +32,7 @@ class Walk:
         self._nodes = {node_name(node): node for node in model.graph}
         self._reads = {name: _reads(node) for name, node in self._nodes.items()}
         self._waiting = dict.fromkeys(self._nodes)
+        self._kept: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -50,6 +51,28 @@ class Walk:
         """Go on with the first `count` feeds."""
         del self._held[count:]
 
+    def keep(self, name: str) -> None:
+        """Hold a value, from when it is computed until `release`."""
+        self._kept.add(name)
+
+    def release(self, name: str) -> None:
+        """Hold it no longer than it is needed."""
+        self._kept.discard(name)
+
+    def again(self, nodes: Sequence[str], output: str) -> None:
+        """Compute a value that is held anew, through nodes whose weights have changed.
+
+        Args:
+            nodes: names of nodes that have run, in order; what they read is held.
+            output: what the last of them gives.
+
+        Raises:
+            RuntimeUnavailableError: ONNX Runtime cannot run the stretch.
+        """
+        session = Session(self._part(nodes, [output]), threads=self._threads)
+        for feed in self._held:
+            feed.update(session.run({key: feed[key] for key in session.input_names}))
+
     def advance(self, names: Sequence[str]) -> None:
         """Compute these values of the main graph; `values` gives them until the next call.
 
@@ -59,7 +82,7 @@ class Walk:
         stretch = self._stretch(names)
         for name in stretch:
             del self._waiting[name]
-        wanted = set(names)
+        wanted = {*names, *self._kept}
         for name in self._waiting:
             wanted |= self._reads[name]
         made = [
