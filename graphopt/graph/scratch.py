@@ -5,6 +5,7 @@ removes the file when nobody uses it any more, also after a crash.
 """
 
 import mmap
+import os
 import sys
 import threading
 import weakref
@@ -46,6 +47,16 @@ class _ScratchFile(DataFile):
 
 _lock = threading.Lock()
 _current: weakref.ref[_ScratchFile] | None = None
+
+
+def _begin_anew() -> None:
+    """After a fork: parent and child would write to the same free place of the same file."""
+    global _lock, _current
+    _lock, _current = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 _Tensor = ir.Tensor[Any] | EmbeddedTensor

@@ -135,9 +135,13 @@ def share_weights(model: ir.Model, *, in_place: bool) -> Iterator[Weights]:
     with contextlib.ExitStack() as stack:
         folder = ""
         if in_place:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="graphopt-"))
-            # Empty on purpose: were the stub read after all, that fails instead of giving zeros.
-            (Path(folder) / _STUB_FILE).touch()
+            # Where nothing can be written, the weights are copied as for other sessions.
+            with contextlib.suppress(OSError):
+                made = stack.enter_context(tempfile.TemporaryDirectory(prefix="graphopt-"))
+                # Empty on purpose: were the stub read after all, that fails instead of giving
+                # zeros.
+                (Path(made) / _STUB_FILE).touch()
+                folder = made
         clone = model.clone()
         yield Weights(clone, _take_out(clone), folder)
 

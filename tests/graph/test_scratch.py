@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_without_space_a_tensor_stays_in_memory(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     tensor = ir.Tensor(np.zeros(LARGE, np.float32))
     assert outside(tensor) is tensor
+
+
+def test_a_forked_process_writes_to_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_current", None)
+    first = outside(ir.Tensor(np.full(LARGE, 1, np.float32)))
+    can_read, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(can_read, 1)
+        theirs = outside(ir.Tensor(np.full(LARGE, 2, np.float32)))
+        os._exit(0 if (theirs.numpy() == 2).all() and (first.numpy() == 1).all() else 1)
+    ours = outside(ir.Tensor(np.full(LARGE, 3, np.float32)))
+    os.write(tell, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    assert (ours.numpy() == 3).all()
 
 
 def test_a_model_is_saved_as_from_memory(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import ml_dtypes
 import numpy as np
@@ -293,6 +294,15 @@ def test_mapped_weights_are_used_in_place(tmp_path, monkeypatch):
     del model
     for _ in range(3):
         np.testing.assert_allclose(session.run(feed)["y"], expected, rtol=1e-5)
+
+
+def test_large_weights_need_no_folder_to_write_to(monkeypatch):
+    monkeypatch.setattr(weights, "_LARGE_MODEL", 1)
+    monkeypatch.setattr(weights, "_LARGE_TENSOR", 8 * 8 * 4)
+    feed = {"x": np.ones((2, 8), np.float32), "c": np.array(True)}
+    expected = Session(weighted_model()).run(feed)["y"]
+    monkeypatch.setattr(tempfile, "tempdir", "/there/is/no/such/folder")
+    np.testing.assert_allclose(Session(weighted_model()).run(feed)["y"], expected, rtol=1e-5)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there they are copied into memory")
