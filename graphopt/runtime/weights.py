@@ -183,6 +183,10 @@ def _take_out(model: ir.Model) -> dict[str, ir.TensorProtocol]:
                 continue
             if nested and value.is_graph_output():
                 continue
+            if not value.uses() and not value.is_graph_output():
+                # ONNX Runtime drops it before it looks for what is lent by this name.
+                del graph.initializers[name]
+                continue
             if nested:
                 del graph.initializers[name]
                 while name in names:

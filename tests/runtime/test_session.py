@@ -264,6 +264,24 @@ def test_large_weights_are_lent(monkeypatch, optimized, listed):
     assert to_bytes(model) == before
 
 
+@pytest.mark.parametrize("optimized", [False, True])
+def test_large_weights_that_nothing_reads_are_not_lent(monkeypatch, optimized):
+    array = np.arange(64, dtype=np.float32).reshape(8, 8)
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 8])],
+        [onnx.numpy_helper.from_array(array, name) for name in ("w", "idle")],
+    )
+    before = to_bytes(model)
+    monkeypatch.setattr(weights, "_LARGE_MODEL", 1)
+    monkeypatch.setattr(weights, "_LARGE_TENSOR", 1)
+    x = np.eye(8, dtype=np.float32)[:2]
+    session = Session(model, optimized=optimized)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], array[:2])
+    assert to_bytes(model) == before
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int4"])
 def test_large_weights_of_types_beyond_numpy_are_lent(monkeypatch, dtype):
     array = np.arange(-8, 8).astype(getattr(ml_dtypes, dtype)).reshape(4, 4)
