@@ -39,7 +39,7 @@ from graphopt.plugin import (
     static_shape,
     variable,
 )
-from graphopt_passes.operands import given, no_references
+from graphopt_passes.operands import given, no_references, rank
 
 _RESIZES = ("Resize", "Upsample")
 _SAMPLERS = (*_RESIZES, "AveragePool", "GlobalAveragePool")
@@ -123,7 +123,10 @@ def _sampling(node: ir.Node) -> _Sampling:
     if attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise NotApplicable("the resize keeps the aspect ratio")
     scales = _scales(node)
-    taps = _TAPS[attributes.get_string("mode", "nearest")]
+    mode = attributes.get_string("mode", "nearest")
+    if mode not in _TAPS:
+        raise NotApplicable(f"'{mode}' is no way to resize")
+    taps = _TAPS[mode]
     made = math.prod(scales)
     return _Sampling(made, made * math.prod(taps for scale in scales if scale != 1))
 
@@ -183,8 +186,12 @@ def _sample(x: ir.Value, like: ir.Node, channels: int, rewriter: Rewriter) -> ir
     """The same resize or average of `x`, which has this many channels."""
     inputs = [x, *like.inputs[1:]]
     sizes = _sizes(like)
-    if sizes is not None and "axes" not in like.attributes:
+    resized = given(like, 0)
+    count = None if resized is None else rank(resized)
+    if sizes is not None and count is not None:
         numbers = np.array(constant_array(sizes))
-        numbers[1] = channels
-        inputs[_SIZES] = rewriter.initializer(numbers, "sizes")
+        of_channels = [axis % count == 1 for axis in like.attributes.get_ints("axes", range(count))]
+        if any(of_channels):
+            numbers[of_channels] = channels
+            inputs[_SIZES] = rewriter.initializer(numbers, "sizes")
     return rewriter.node(like.op_type, inputs, like.attributes.values())
