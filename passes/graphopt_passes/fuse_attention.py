@@ -7,9 +7,10 @@ a division. Where q and v are moved there from [batch, positions, heads, size], 
 moved back, the operator takes and gives the heads beside each other, which saves these moves.
 
 A mask has to be a constant with something left in each row: ONNX Runtime's operator gives zeros
-for a row that is masked as a whole, where the parts give NaN or an average. Declined too where the
-number of heads or their size is not known, where Softmax is not over the last axis or is guarded
-against NaN, where the numbers are not float32, and below opset 23.
+for a row that is masked as a whole, where the parts give NaN or an average. It takes neither a
+negative scale nor empty operands: those are declined where they are known, and a free size must not
+be zero. Declined too where the number of heads or their size is not known, where Softmax is not
+over the last axis or is guarded against NaN, where the numbers are not float32, and below opset 23.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class FuseAttention(RewritePass):
         if opset_version(match.root, rewriter.model) < 23:
             raise NotApplicable("Attention comes with opset 23")
         parts = read_parts(match)
+        if parts.scale < 0:
+            raise NotApplicable("ONNX Runtime takes no negative scale")
+        if 0 in (parts.batch, parts.heads, parts.positions, parts.keys, parts.size, parts.width):
+            raise NotApplicable("there is nothing to attend to")
         mask = match.get("mask")
         if mask is not None:
             _check_mask(mask, parts)
