@@ -35,8 +35,9 @@ _EXP = op(
 _SUM = op("ReduceSum", _EXP, label="sum")
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _BOUNDED = ("Tanh", "Sigmoid", "HardSigmoid", "Softsign", "Erf", "Sin", "Cos")
-_LARGEST = 80.0
-"""The exponential of neither it nor minus it leaves the normal numbers of single precision."""
+_LARGEST = 60.0
+"""Neither the exponentials of it and of minus it, nor the sum of as many as a tensor holds, leave
+the normal numbers of single precision."""
 
 
 class FuseSoftmax(RewritePass):
