@@ -111,16 +111,16 @@ class FuseInstanceNormalization(RewritePass):
             epsilon = positive_number(match.value("epsilon"))
             if len(shape) == 3 and "scale" not in match.values:
                 _refuse_layer_normalization(match.root)
-        if "scale" in match.values:
-            factor = _per_channel(match.value("scale"), len(shape), channels)
-            scale = scale * factor
-            bias = bias * factor
-        if "bias" in match.values:
-            bias = bias + _per_channel(match.value("bias"), len(shape), channels)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if "scale" in match.values:
+                factor = _per_channel(match.value("scale"), len(shape), channels)
+                scale = scale * factor
+                bias = bias * factor
+            if "bias" in match.values:
+                bias = bias + _per_channel(match.value("bias"), len(shape), channels)
+            arrays = [array.astype(data.dtype.numpy()) for array in (scale, bias)]
         parameters = []
-        for label, array in (("scale", scale), ("bias", bias)):
-            with np.errstate(over="ignore"):
-                rounded = array.astype(data.dtype.numpy())
+        for label, rounded in zip(("scale", "bias"), arrays, strict=True):
             if not np.isfinite(rounded).all():
                 raise NotApplicable(f"the {label} would overflow")
             named = match.get(label) or match.get(f"done {label}")

@@ -115,9 +115,9 @@ class FuseRmsNormalization(RewritePass):
             or match.node("done").outputs[0].dtype != ir.DataType.FLOAT
         ):
             raise NotApplicable("the numbers are not made single and half again around the norm")
-        if "scale" in match.values:
-            scale = scale * _of_last_axis(match.value("scale"), len(shape), size)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if "scale" in match.values:
+                scale = scale * _of_last_axis(match.value("scale"), len(shape), size)
             rounded = scale.astype(data.dtype.numpy())
         if not np.isfinite(rounded).all():
             raise NotApplicable("the scale would overflow")
