@@ -187,6 +187,8 @@ class _Hoisting:
             return "the body returns it"
         if around in self._functions and any(_is_own(value, node) for value in read):
             return "a function holds no initializers"
+        if any(_is_own(value, node) and value in returned for value in read):
+            return "the body returns a constant that it reads"
         if any(_is_own(value, node) and value.const_value is None for value in read):
             return "an initializer of the body has no data"
         if not certain and not _cannot_fail(node):
