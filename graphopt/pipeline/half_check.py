@@ -11,7 +11,7 @@ own scores are that close:
 
 since each of two scores may move by rtol. Of other integers 1 in 100 may differ. What
 NonMaxSuppression chose may be another choice, in another number, where the boxes and scores that it
-chose from differ by no more than floats may.
+chose from, and what was taken at the places chosen, differ by no more than floats may.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.graph import clone, ir
+from graphopt.graph import clone, constant_tensor, ir
 from graphopt.pipeline.check import Checker
+from graphopt.precision.operators import MATRIX, MOVEMENT
 from graphopt.report import OutputCheck
 
 RTOL = 1e-2
@@ -86,27 +87,61 @@ def ranked_outputs(model: ir.Model) -> list[Ranked]:
     return found
 
 
-def selected_outputs(model: ir.Model) -> dict[str, tuple[str, ...]]:
-    """Outputs that hold what NonMaxSuppression chose, and the boxes and scores it chose from."""
-    inputs = set(model.graph.inputs)
-    found: dict[str, tuple[str, ...]] = {}
+@dataclass(frozen=True)
+class Selected:
+    """What an output holds that NonMaxSuppression chose.
+
+    Attributes:
+        places: the names of the choices: its own, and those of TopK among what it chose.
+        sources: the names of the boxes and scores that it chose from, and of what was taken at
+            the places.
+    """
+
+    places: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def selected_outputs(model: ir.Model) -> dict[str, Selected]:
+    """The outputs that hold what NonMaxSuppression chose; types must have been inferred.
+
+    Not what layers compute of it: that is right where it is right, whatever was chosen.
+    """
+    chosen: list[ir.Value] = []
     for node in model.graph:
-        if node.op_type != "NonMaxSuppression" or node.domain != "":
-            continue
-        sources = tuple(
-            value.name
-            for value in node.inputs[:2]
-            if value is not None and value.name and value not in inputs
-        )
-        waiting, seen = list(node.outputs), set(node.outputs)
-        while waiting:
-            value = waiting.pop()
-            if value.is_graph_output() and value.name:
-                found[value.name] = (*found.get(value.name, ()), *sources)
-            made = {output for use in value.uses() for output in use.node.outputs}
-            waiting.extend(made - seen)
-            seen |= made
-    return found
+        if node.op_type == "NonMaxSuppression" and node.domain == "":
+            chosen.extend(node.outputs)
+    waiting, seen = list(chosen), set(chosen)
+    nodes = dict.fromkeys(value.producer() for value in chosen)
+    while waiting:
+        for use in waiting.pop().uses():
+            node = use.node
+            if node.graph is not model.graph or node.op_type in MATRIX:
+                continue
+            nodes[node] = None
+            new = [value for value in node.outputs if value not in seen]
+            waiting.extend(new)
+            seen.update(new)
+            if node.op_type == "TopK":
+                chosen.append(node.outputs[1])
+    read = dict.fromkeys(
+        value for node in nodes if node for value in node.inputs if value and value not in seen
+    )
+    sources = dict.fromkeys(filter(None, map(_source, read)))
+    selected = Selected(
+        tuple(dict.fromkeys(value.name for value in chosen if value.name)), tuple(sources)
+    )
+    return {value.name: selected for value in model.graph.outputs if value in seen and value.name}
+
+
+def _source(value: ir.Value) -> str | None:
+    """The name of what holds the numbers of a value; None if nothing computes them."""
+    node = value.producer()
+    while node is not None and node.op_type in MOVEMENT and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    if node is None or constant_tensor(value) is not None or node.graph is None:
+        return None
+    return value.name if value.dtype is None or value.dtype.is_floating_point() else None
 
 
 def share_of_tolerance(inputs: int, *, real: bool) -> float:
@@ -140,7 +175,9 @@ class HalfChecker(Checker):
             self._ranked[item.output] = item
         needed = [name for item in self._ranked.values() for name in (item.places, item.scores)]
         self._selected = selected_outputs(original)
-        needed += [name for sources in self._selected.values() for name in sources]
+        needed += [
+            name for item in self._selected.values() for name in (*item.places, *item.sources)
+        ]
         self._extra = [name for name in dict.fromkeys(needed) if name not in taken]
         super().__init__(self.exposed(original), **options)
 
@@ -235,7 +272,13 @@ class HalfChecker(Checker):
         """A failed check of what was chosen: other choices are right where boxes and scores are."""
         from graphopt.runtime import compare_outputs
 
-        sources = [name for name in self._selected[check.name] if name in expected]
+        selected = self._selected[check.name]
+        places = ((expected[n], actual.get(n)) for n in selected.places if n in expected)
+        if all(np.array_equal(one, () if two is None else two) for one, two in places):
+            return check  # the same were chosen
+        if _is_finite(expected.get(check.name)) and not _is_finite(actual.get(check.name)):
+            return check
+        sources = [name for name in selected.sources if name in expected]
         if not sources:
             return check
         wanted, given = (
@@ -246,6 +289,12 @@ class HalfChecker(Checker):
         if not all(difference.ok for difference in found):
             return check
         return OutputCheck(check.name, worst.max_abs_error, worst.relative_error, True)
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, np.ndarray) or (
+        value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    )
 
 
 def _misplaced(

@@ -5,11 +5,13 @@
 Half rounds by 2^-12; where a number lies that close to the border between two integers, it becomes
 the other one, an error of 1/127 of the range at once. No half model of a quantized one is without
 such errors, nor is the same model on other kernels. What counts is that they do not add up to more
-than the integers' own noise.
+than the integers' own noise, nor reach much further anywhere. That says something only where the
+noise is far below the signal: where it is not, the model without rounding is another model.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 NOISE_GROWTH = 1.5
 """How much larger, as a mean square, the noise of a quantized model may become: 1.8 dB."""
+_PEAK_GROWTH = 2.0
+"""How much larger its largest value may: one broken element of many hides in a mean."""
+_MOST_NOISE = 0.1
+"""Of the mean square of an output: zeros in its place would be 10 times as far off."""
 
 
 def without_rounding(model: ir.Model) -> ir.Model | None:
@@ -40,6 +46,8 @@ def without_rounding(model: ir.Model) -> ir.Model | None:
         bounds = _bounds(quantize)
         given = quantize.inputs[0]
         if bounds is None or given is None or not _same_parameters(quantize, node):
+            continue
+        if given.dtype not in (None, ir.DataType.FLOAT):  # it takes integers too
             continue
         found = True
         value = given
@@ -85,29 +93,51 @@ def _bounds(node: ir.Node) -> tuple[float, float] | None:
 
 
 @dataclass
-class Noise:
-    """Mean squares of the distance to the model without rounding, summed over inputs."""
+class Distance:
+    """How far an output is from the one without rounding: a sum of squares, and the largest."""
 
-    of_original: dict[str, float] = field(default_factory=dict)
-    of_candidate: dict[str, float] = field(default_factory=dict)
+    squares: float = 0.0
+    largest: float = 0.0
+
+    def add(self, wanted: np.ndarray, given: Any) -> None:
+        """Take in an output on one input; one of another shape is infinitely far."""
+        if not isinstance(given, np.ndarray) or given.shape != wanted.shape:
+            self.squares = self.largest = np.inf
+            return
+        off = np.abs(given - wanted.astype(np.float64))
+        self.squares += float(np.square(off).sum())
+        self.largest = float(np.maximum(self.largest, off.max(initial=0.0)))  # keeps a NaN
+
+
+@dataclass
+class Noise:
+    """Distances to the model without rounding, by output, over all inputs."""
+
+    of_zeros: defaultdict[str, Distance] = field(default_factory=lambda: defaultdict(Distance))
+    of_original: defaultdict[str, Distance] = field(default_factory=lambda: defaultdict(Distance))
+    of_candidate: defaultdict[str, Distance] = field(default_factory=lambda: defaultdict(Distance))
 
     def add(self, exact: dict[str, Any], expected: dict[str, Any], actual: dict[str, Any]) -> None:
         """Take in the outputs on one input: without rounding, the original's, a candidate's."""
         for name, wanted in exact.items():
             if not isinstance(wanted, np.ndarray) or wanted.dtype.kind != "f":
                 continue
-            for sums, outputs in ((self.of_original, expected), (self.of_candidate, actual)):
-                given, square = outputs.get(name), np.inf
-                if isinstance(given, np.ndarray) and given.shape == wanted.shape:
-                    square = float(np.square(given - wanted.astype(np.float64)).sum())
-                sums[name] = sums.get(name, 0.0) + square
+            self.of_zeros[name].add(wanted, np.zeros_like(wanted))
+            self.of_original[name].add(wanted, expected.get(name))
+            self.of_candidate[name].add(wanted, actual.get(name))
 
     def is_no_larger(self, name: str) -> bool:
         """Whether an output is about as near to the exact one as the original's is."""
-        before, after = self.of_original.get(name), self.of_candidate.get(name)
-        if before is None or after is None or not np.isfinite(before):
-            return False
-        return after <= NOISE_GROWTH * before
+        signal, before, after = (
+            distances.get(name, Distance())
+            for distances in (self.of_zeros, self.of_original, self.of_candidate)
+        )
+        return (
+            np.isfinite(before.squares)
+            and before.squares <= _MOST_NOISE * signal.squares
+            and after.squares <= NOISE_GROWTH * before.squares
+            and after.largest <= _PEAK_GROWTH * before.largest
+        )
 
 
 def half_checker(original: ir.Model, **options: Any) -> HalfChecker:
@@ -140,6 +170,8 @@ class QuantizedChecker(HalfChecker):
         wrong = [check for check in report.outputs if not check.ok]
         if not wrong or not all(self.is_noise(check.name) for check in wrong):
             return report
+        if self._seen < report.inputs_tried:
+            return report  # it fails on an input
         report.outputs = [replace(check, ok=True) for check in report.outputs]
         report.status = CheckStatus.VERIFIED
         names = ", ".join(check.name for check in wrong)

@@ -536,6 +536,47 @@ g (float[1,2,4] x, float[1,1,2] s) => (float[n,4] y)
 }}""")
 
 
+def taken_by(kept: str, scores: str, *, head: str = "taken") -> ir.Model:
+    """What is taken of a third tensor at the places of the boxes chosen, and a head behind it."""
+    return from_text(f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,2,4] x, float[1,1,2] s, float[2,4] f) => (float[n,4] y)
+<int64[1] most = {{1}}, float[1] overlap = {{0.5}}, int64 last = {{2}},
+ float[4,4] w = {{2,0,0,0, 0,2,0,0, 0,0,2,0, 0,0,0,2}}> {{
+  boxes = MatMul(x, w)
+  minus = Neg(s)
+  scores = {scores}
+  chosen = NonMaxSuppression(boxes, scores, most, overlap)
+  places = Gather<axis = 1>(chosen, last)
+  kept = {kept}
+  taken = Gather(kept, places)
+  y = {head}
+}}""")
+
+
+@pytest.mark.parametrize("scores", ["Sigmoid(s)", "Sigmoid(minus)"])
+def test_what_is_taken_at_the_places_chosen_has_to_be_right(scores: str) -> None:
+    boxes = np.array([[[0, 0, 8, 8], [0, 0, 9, 9]]], np.float32)
+    # By the scores of `minus` the other box is chosen, and they are as close as can be.
+    feed = {"x": boxes, "s": np.array([[[1e-4, 2e-4]]], np.float32)}
+    feed["f"] = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+    model = taken_by("Tanh(f)", "Sigmoid(s)", head="Neg(taken)")
+    infer_shapes(model)
+    checker = HalfChecker(model, input_data=[feed], rtol=1e-2)
+    exposed = checker.exposed(taken_by("Sub(f, f)", scores, head="Neg(taken)"))
+    assert checker.compare(exposed).status is CheckStatus.FAILED
+
+
+def test_a_head_behind_what_was_chosen_has_to_be_right() -> None:
+    boxes = np.array([[[0, 0, 8, 8], [0, 0, 9, 9]]], np.float32)
+    feed = {"x": boxes, "s": np.array([[[0.70001, 0.70002]]], np.float32)}
+    feed["f"] = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+    model = taken_by("Tanh(f)", "Sigmoid(s)", head="MatMul(taken, w)")
+    infer_shapes(model)
+    checker = HalfChecker(model, input_data=[feed], rtol=1e-2)
+    broken = taken_by("Tanh(f)", "Sigmoid(s)", head="Sub(taken, taken)")
+    assert checker.compare(checker.exposed(broken)).status is CheckStatus.FAILED
+
+
 def test_what_was_chosen_may_be_another_where_scores_nearly_tie() -> None:
     boxes = np.array([[[0, 0, 8, 8], [0, 0, 9, 9]]], np.float32)
     close = {"x": boxes, "s": np.array([[[0.70001, 0.70002]]], np.float32)}

@@ -132,6 +132,55 @@ def test_noise_is_allowed_and_a_shift_is_not() -> None:
     assert checker.compare(shifted(_copy(model), 0.1)).status is CheckStatus.FAILED
 
 
+def test_a_result_that_fails_on_an_input_is_no_noise() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n,32] x) => (float[n,32] y)
+<float s = {0.03}, int8 z = {0}, float offset = {0.004}, int64[2] two = {2, 32}> {
+  a = QuantizeLinear(x, s, z)
+  b = DequantizeLinear(a, s, z)
+  %s
+}"""
+    longer = {"x": RANDOM.standard_normal((3, 32), np.float32)}
+    checker = half_checker(from_text(text % "y = Neg(b)"), input_data=[*FEEDS, longer], rtol=1e-3)
+    right = from_text(text % "o = Neg(offset) c = Add(b, o) y = Neg(c)")
+    assert checker.compare(right).status is CheckStatus.VERIFIED
+    fails = from_text(text % "o = Neg(offset) c = Add(b, o) d = Neg(c) y = Reshape(d, two)")
+    assert checker.compare(fails).status is CheckStatus.FAILED
+
+
+def test_one_broken_element_of_many_is_no_noise() -> None:
+    model = from_text("""<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,32] x) => (float[2,32] y) <float s = {0.03}, int8 z = {0}> {
+  a = QuantizeLinear(x, s, z)
+  b = DequantizeLinear(a, s, z)
+  y = Neg(b)
+}""")
+    zeros = ", ".join(["0"] * 31)
+    broken = from_text(f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,32] x) => (float[2,32] y)
+<float s = {{0.03}}, int8 z = {{0}}, float[32] one = {{0.03, {zeros}}}> {{
+  a = QuantizeLinear(x, s, z)
+  b = DequantizeLinear(a, s, z)
+  c = Neg(b)
+  y = Add(c, one)
+}}""")
+    checker = half_checker(model, input_data=FEEDS, rtol=1e-3)
+    assert checker.compare(broken).status is CheckStatus.FAILED
+
+
+def test_where_integers_leave_nothing_but_noise_zeros_are_wrong() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,32] x) => (float[2,32] y) <float s = {0.03}, int8 z = {0}, float most = {1000}> {
+  a = QuantizeLinear(x, s, z)
+  b = DequantizeLinear(a, s, z)
+  c = Mul(b, most)
+  d = Sin(c)
+  y = %s
+}"""
+    checker = half_checker(from_text(text % "Neg(d)"), input_data=FEEDS)
+    assert checker.compare(from_text(text % "Sub(d, d)")).status is CheckStatus.FAILED
+
+
 def _copy(model: ir.Model) -> ir.Model:
     return ir.from_proto(to_proto(model))
 
