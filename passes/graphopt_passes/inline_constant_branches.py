@@ -177,7 +177,7 @@ class _Inlining:
         firsts = ((np.int64(0), "trip"), (np.True_, "condition"))
         for own, (first, name) in zip(body.inputs, firsts, strict=False):
             if own.uses() or own in results:
-                known[own] = self._rewriter.initializer(_like(own, first), name)
+                known[own] = self._first(_like(own, first), name, loop, loop.graph)
         self._names.subtract(value.name for value in body.inputs if value.name)
         for own, value in known.items():
             for usage in tuple(own.uses()):
@@ -189,6 +189,15 @@ class _Inlining:
         made = (*inner, *stacked)
         by[len(carried) :] = [node.outputs[0] for node in stacked]
         self._put(loop, by, made, "Loop -> its body")
+
+    def _first(self, array: np.ndarray, name: str, loop: ir.Node, graph: ir.Graph) -> ir.Value:
+        """What a body's own input holds in the first trip, made ahead of the body's nodes."""
+        if graph not in self._functions:
+            return self._rewriter.initializer(array, name)
+        unique = self._rewriter.unique_name(name)
+        made = _constant(ir.tensor(array, name=unique), loop, graph)
+        made.name = unique
+        return made
 
     def _stacked(self, value: ir.Value, loop: ir.Node) -> ir.Node:
         """The values of all trips in one tensor, of which there is one."""
@@ -242,19 +251,8 @@ class _Inlining:
         if graph not in self._functions or value.const_value is None:
             graph.initializers.add(value)
             return value
-        # The body of a function holds no initializers.
-        constant = ir.Node(
-            "",
-            "Constant",
-            [],
-            [ir.AttrTensor("value", value.const_value)],
-            num_outputs=1,
-            name=node.name,
-            metadata_props=node.metadata_props,
-        )
-        made = constant.outputs[0]
+        made = _constant(value.const_value, node, graph)
         made.name, made.type, made.shape = value.name, value.type, value.shape
-        graph.insert_before(node, constant)
         for usage in tuple(value.uses()):
             usage.node.replace_input_with(usage.idx, made)
         return made
@@ -279,6 +277,23 @@ class _Inlining:
                 free.discard(value)
             by.append(value)
         return by
+
+
+def _constant(held: ir.TensorProtocol, node: ir.Node, graph: ir.Graph) -> ir.Value:
+    """A Constant ahead of `node`: the body of a function holds no initializers."""
+    constant = ir.Node(
+        "",
+        "Constant",
+        [],
+        [ir.AttrTensor("value", held)],
+        num_outputs=1,
+        name=node.name,
+        metadata_props=node.metadata_props,
+    )
+    graph.insert_before(node, constant)
+    made = constant.outputs[0]
+    made.type, made.shape = ir.TensorType(held.dtype), ir.Shape(held.shape.numpy())
+    return made
 
 
 def _like(own: ir.Value, number: np.generic) -> np.ndarray:
