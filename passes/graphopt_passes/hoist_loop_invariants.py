@@ -39,7 +39,7 @@ from graphopt.plugin import (
     subgraphs,
     symbolic_value,
 )
-from graphopt_passes.operands import given
+from graphopt_passes.operands import given, rank
 
 _RANDOM = frozenset(
     {
@@ -266,8 +266,11 @@ def _cannot_fail(node: ir.Node) -> bool:
         return all(value.dtype not in (None, ir.DataType.STRING) for value in operands) and (
             node.outputs[0].dtype != ir.DataType.STRING
         )
+    if node.op_type == "Clip":
+        return all(rank(bound) == 0 for bound in operands[1:])
     if node.op_type in _UNARY:
-        return True
+        # The axes of Unsqueeze may be none that there are.
+        return all(constant_array(value) is not None for value in operands[1:])
     if any(shape is None for shape in shapes):
         return False
     known = [list(shape) for shape in shapes if shape is not None]
