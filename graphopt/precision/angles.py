@@ -32,7 +32,9 @@ from graphopt.rewrite import Journal, Rewriter
 
 _LARGEST = 16.0
 _FIRST_FLOAT_MOD = 10
-_LINEAR = frozenset({"Add", "Cast", "Concat", "Div", "Einsum", "MatMul", "Mul", "Neg", "Sub"})
+_LINEAR = frozenset(
+    {"Add", "Cast", "Concat", "Div", "Einsum", "Gemm", "MatMul", "Mul", "Neg", "Sub", "Sum"}
+)
 """What a position or a time step passes on its way to an angle, beside what moves it."""
 
 

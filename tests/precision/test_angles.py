@@ -29,7 +29,7 @@ g (int64[1,n] token) => (float[m,6] y)
   q = MatMul(d, w)
   y = Concat<axis = -1>(p, q)
 }"""
-ANGLES = {"product": "Mul(g, rate)", "matrix": "MatMul(g, rate)"}
+ANGLES = {"product": "Mul(g, rate)", "matrix": "MatMul(g, rate)", "gemm": "Gemm(g, rate)"}
 
 
 def rotary(angle: str, **options: object) -> HalfResult:
