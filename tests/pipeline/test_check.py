@@ -30,16 +30,15 @@ class Watch:
     def __init__(self) -> None:
         self.most = 0
         self.runs: list[int] = []
-        self._alive: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._numbers: weakref.WeakKeyDictionary[Session, int] = weakref.WeakKeyDictionary()
 
     def made(self, session: Session) -> None:
-        self._alive.add(session)
-        self.most = max(self.most, len(self._alive))
-        session.number = len(self.runs)  # type: ignore[attr-defined]
+        self._numbers[session] = len(self.runs)
+        self.most = max(self.most, len(self._numbers))
         self.runs.append(0)
 
     def ran(self, session: Session) -> None:
-        self.runs[session.number] += 1  # type: ignore[attr-defined]
+        self.runs[self._numbers[session]] += 1
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.checker
@@ -38,9 +41,9 @@ g (float[2,32] x) => (float[2,32] y)
 }}""")
 
 
-def converted(model: ir.Model, provider: str, **options: object) -> HalfResult:
-    given = {"level": 0, "calibration": FEEDS, "provider": provider, **options}
-    return convert_half(model, HalfOptions(**given))  # type: ignore[arg-type]
+def converted(model: ir.Model, provider: str, **options: Any) -> HalfResult:
+    usual = HalfOptions(level=0, calibration=FEEDS, provider=provider)
+    return convert_half(model, replace(usual, **options))
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -177,9 +178,9 @@ def test_a_run_of_the_model_that_passes_the_limit_ends_the_check(
 def _growing(held: Held) -> object:
     run = graphopt.runtime.Session.run
 
-    def grown(*arguments: object, **options: object) -> object:
+    def grown(*arguments: Any, **options: Any) -> object:
         held.grow(800 * MEGABYTE)
-        return run(*arguments, **options)  # type: ignore[arg-type]
+        return run(*arguments, **options)
 
     return grown
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,9 +35,11 @@ g (int64[1,n] token) => (float[m,6] y)
 ANGLES = {"product": "Mul(g, rate)", "matrix": "MatMul(g, rate)", "gemm": "Gemm(g, rate)"}
 
 
-def rotary(angle: str, **options: object) -> HalfResult:
-    given = {"level": 0, "keep_io_types": True, **options}
-    return convert_half(from_text(ROTARY.replace("ANGLE", ANGLES[angle])), HalfOptions(**given))  # type: ignore[arg-type]
+def rotary(angle: str, **options: Any) -> HalfResult:
+    usual = HalfOptions(level=0, keep_io_types=True)
+    return convert_half(
+        from_text(ROTARY.replace("ANGLE", ANGLES[angle])), replace(usual, **options)
+    )
 
 
 def rounded_error(original: ir.Model, feed: dict[str, np.ndarray], converted: ir.Model) -> float:
