@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.invocation import Invocation, print_json, speaking_options
-from graphopt.cli.options import (
-    output_options,
-    read_dims,
-    read_shapes,
-    shape_options,
-)
+from graphopt.cli.invocation import Invocation, print_json
+from graphopt.cli.options import read_dims, read_shapes
+from graphopt.cli.prune_options import file_arguments, judging_options
 from graphopt.cli.prune_summary import print_figures, print_verdict, run_and_print
 
 if TYPE_CHECKING:
@@ -20,11 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Remove channels that matter least.")
-@click.argument("source", metavar="IN.onnx")
-@click.argument("target", metavar="[OUT.onnx]", required=False)
-@click.option(
-    "-o", "--output", metavar="OUT.onnx", help="Where to write  [default: IN.pruned.onnx]."
-)
+@file_arguments
 @click.option("--ratio", type=float, help="Remove this share of every group's channels, 0.3.")
 @click.option("--target-macs", metavar="50%|30M", help="Prune to this share, or count, of MACs.")
 @click.option("--target-params", metavar="50%|1M", help="Prune to this share of parameters.")
@@ -35,11 +27,6 @@ if TYPE_CHECKING:
     "--max-drop",
     metavar="1%|0.5",
     help="The most that the metric may fall; alone: prune as far as it allows.",
-)
-@click.option(
-    "--metric",
-    metavar="agreement|sqnr|module:function",
-    help="What --max-drop is about  [default: agreement with the original].",
 )
 @click.option(
     "--importance",
@@ -78,26 +65,13 @@ if TYPE_CHECKING:
     help="Unlabelled inputs: .npz, a folder of them, or module:function.",
 )
 @click.option(
-    "--calib-n",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="How many feeds of it to read.",
-)
-@click.option(
     "--augment",
     metavar="mirror|shift=N",
     multiple=True,
     help="Calibrate on images mirrored, or shifted by up to N pixels, too. Repeatable.",
 )
-@shape_options
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random choices."
-)
 @click.option("--explain", is_flag=True, help="Print the groups, and why some are frozen; stop.")
-@click.option("--measure/--no-measure", default=True, show_default=True, help="Time both models.")
-@output_options("Overwrite what exists.")
-@speaking_options
+@judging_options
 @click.pass_context
 def prune(context: click.Context, /, explain: bool, **flags: Any) -> int:
     """Remove whole channels from IN.onnx, so that a smaller, dense model is left.

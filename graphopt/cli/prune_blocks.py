@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.invocation import Invocation, speaking_options
-from graphopt.cli.options import (
-    output_options,
-    shape_options,
-)
+from graphopt.cli.invocation import Invocation
+from graphopt.cli.prune_options import file_arguments, judging_options
 from graphopt.cli.prune_summary import print_figures, print_verdict, run_and_print
 
 if TYPE_CHECKING:
@@ -18,11 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("prune-blocks", short_help="Replace residual blocks that matter least.")
-@click.argument("source", metavar="IN.onnx")
-@click.argument("target", metavar="[OUT.onnx]", required=False)
-@click.option(
-    "-o", "--output", metavar="OUT.onnx", help="Where to write  [default: IN.pruned.onnx]."
-)
+@file_arguments
 @click.option("--count", type=click.IntRange(min=1), help="Replace this many blocks.")
 @click.option("--target-macs", metavar="80%|30M", help="Replace to this share, or count, of MACs.")
 @click.option(
@@ -31,29 +24,11 @@ if TYPE_CHECKING:
     help="The most that the metric may fall; alone: replace as long as it allows.",
 )
 @click.option(
-    "--metric",
-    metavar="agreement|sqnr|module:function",
-    help="What --max-drop is about  [default: agreement with the original].",
-)
-@click.option(
     "--calib",
     metavar="DATA",
     help="Unlabelled inputs: .npz, a folder of them, or module:function. Needed.",
 )
-@click.option(
-    "--calib-n",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="How many feeds of it to read.",
-)
-@shape_options
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random choices."
-)
-@click.option("--measure/--no-measure", default=True, show_default=True, help="Time both models.")
-@output_options("Overwrite what exists.")
-@speaking_options
+@judging_options
 @click.pass_context
 def prune_blocks(context: click.Context, /, **flags: Any) -> int:
     """Replace whole residual blocks of IN.onnx, so that a shallower model is left.

@@ -1,8 +1,8 @@
 """Optimizes a model and proves the result; compares two models; finds a guilty rewrite."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from graphopt.lazy import lazy_names
 from graphopt.pipeline.bisection import Culprit
 from graphopt.pipeline.optimization import Result, bisect, compare, optimize
 
@@ -29,9 +29,4 @@ _LATER = {
 """Where the names live that a lossless run does not wait for."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'graphopt.pipeline' has no attribute '{name}'")
-    value = getattr(import_module(f"graphopt.pipeline.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LATER)

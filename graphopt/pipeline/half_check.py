@@ -162,7 +162,7 @@ def share_of_tolerance(inputs: int, *, real: bool) -> float:
 class HalfChecker(Checker):
     """Compares candidates, which have the original's interface, with the original."""
 
-    def __init__(self, original: ir.Model, **options: Any) -> None:
+    def __init__(self, original: ir.Model, *, rtol: float = RTOL, **options: Any) -> None:
         inputs = {value.name for value in original.graph.inputs}
         taken = inputs | {value.name for value in original.graph.outputs}
         self._ranked: dict[str, Ranked] = {}
@@ -179,7 +179,7 @@ class HalfChecker(Checker):
             name for item in self._selected.values() for name in (*item.places, *item.sources)
         ]
         self._extra = [name for name in dict.fromkeys(needed) if name not in taken]
-        super().__init__(self.exposed(original), **options)
+        super().__init__(self.exposed(original), rtol=rtol, **options)
 
     def exposed(self, model: ir.Model) -> ir.Model:
         """The model with the scores and places of ranked outputs as further outputs."""

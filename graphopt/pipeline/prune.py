@@ -23,7 +23,7 @@ from graphopt.pipeline.model_files import load_valid
 from graphopt.pipeline.prune_budget import Budget
 from graphopt.pipeline.prune_check import Judge
 from graphopt.pipeline.prune_latency import LATENCY_ROUND_TO
-from graphopt.pipeline.prune_report import Delivery, SmallerModelReport
+from graphopt.pipeline.prune_report import Delivery, SmallerModel, SmallerModelReport
 from graphopt.pipeline.run import Run, make_plan
 from graphopt.pruning.allocation_choice import make_choice
 from graphopt.pruning.coupling import find_groups
@@ -61,17 +61,8 @@ class PruneReport(SmallerModelReport):
     not_repaired: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class PruneResult:
-    """What `prune` gives back.
-
-    Attributes:
-        model: the pruned model, of the kind that was given (see `graphopt.Result`).
-        report: what was done and is known.
-    """
-
-    model: Any
-    report: PruneReport
+class PruneResult(SmallerModel[PruneReport]):
+    """What `prune` gives back."""
 
 
 @dataclass(frozen=True)

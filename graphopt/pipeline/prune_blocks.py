@@ -23,7 +23,7 @@ from graphopt.graph import ModelSource, ir
 from graphopt.pipeline.prune import prepared
 from graphopt.pipeline.prune_budget import MAC_UNITS, Target
 from graphopt.pipeline.prune_check import Judge
-from graphopt.pipeline.prune_report import Delivery, SmallerModelReport
+from graphopt.pipeline.prune_report import Delivery, SmallerModel, SmallerModelReport
 from graphopt.pipeline.task_metric import Drop, read_metric
 from graphopt.pruning.block_fit import BlockFitter
 from graphopt.pruning.coupling_costs import count_at
@@ -70,17 +70,8 @@ class PruneBlocksReport(SmallerModelReport):
     declined: dict[str, str]
 
 
-@dataclass(frozen=True)
-class PruneBlocksResult:
-    """What `prune_blocks` gives back.
-
-    Attributes:
-        model: the smaller model, of the kind that was given (see `graphopt.Result`).
-        report: what was done and is known.
-    """
-
-    model: Any
-    report: PruneBlocksReport
+class PruneBlocksResult(SmallerModel[PruneBlocksReport]):
+    """What `prune_blocks` gives back."""
 
 
 @dataclass(frozen=True)

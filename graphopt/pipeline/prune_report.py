@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from graphopt.graph import ModelSource, ir
 from graphopt.pipeline.model_files import (
@@ -53,6 +53,22 @@ class SmallerModelReport:
         """Plain data for JSON, in which a figure that is not finite is None."""
         plain: dict[str, Any] = _finite(dataclasses.asdict(self))
         return plain
+
+
+Report = TypeVar("Report", bound=SmallerModelReport)
+
+
+@dataclass(frozen=True)
+class SmallerModel(Generic[Report]):
+    """What a command that makes a model smaller gives back.
+
+    Attributes:
+        model: the smaller model, of the kind that was given (see `graphopt.Result`).
+        report: what was done and is known.
+    """
+
+    model: Any
+    report: Report
 
 
 class Delivery:

@@ -4,9 +4,9 @@ Importing this package does not import onnxruntime; making a `Session` does. The
 imported when they are first used: constant folding needs no more than `evaluate`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from graphopt.lazy import lazy_names
 from graphopt.runtime.evaluate import evaluate
 from graphopt.runtime.session import Feed, Session, has_provider
 
@@ -85,9 +85,4 @@ _LATER = {
 """Where the names live."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'graphopt.runtime' has no attribute '{name}'")
-    value = getattr(import_module(f"graphopt.runtime.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LATER)

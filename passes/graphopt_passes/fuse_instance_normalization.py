@@ -22,7 +22,6 @@ import numpy as np
 from graphopt.plugin import (
     Match,
     NotApplicable,
-    Pattern,
     Promise,
     RewritePass,
     Rewriter,
@@ -30,17 +29,11 @@ from graphopt.plugin import (
     constant_array,
     ir,
     known_shape,
-    one_of,
     op,
     variable,
 )
-from graphopt_passes.operands import (
-    integers,
-    is_number,
-    keep_rank,
-    no_references,
-    positive_number,
-)
+from graphopt_passes.norm_patterns import at_once, quotient, root_of_mean_square
+from graphopt_passes.operands import integers, keep_rank, no_references, positive_number
 from graphopt_passes.reduced_axes import keeps_dims
 
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -48,23 +41,7 @@ _FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _X = variable("x")
 _MEAN = op("ReduceMean", _X, label="mean")
 _CENTRED = op("Sub", _X, _MEAN)
-_SQUARE = one_of(
-    op("Pow", _CENTRED, constant(where=is_number(2))),
-    op("Mul", _CENTRED, _CENTRED),
-)
-_VARIANCE = op("ReduceMean", _SQUARE, label="variance")
-_DEVIATION = op("Sqrt", op("Add", _VARIANCE, constant("epsilon"), commutative=True))
-_INVERSE = one_of(
-    op("Reciprocal", _DEVIATION),
-    op("Div", constant(where=is_number(1)), _DEVIATION),
-)
-_SLOPE = op("Mul", _INVERSE, constant("scale"), commutative=True)
-_AT_ONCE: Pattern = op(
-    "Add",
-    op("Mul", _X, _SLOPE, commutative=True),
-    op("Sub", constant("bias"), op("Mul", _MEAN, _SLOPE, commutative=True)),
-    commutative=True,
-)
+_DEVIATION = root_of_mean_square(_CENTRED, "variance")
 _DONE = op(
     "InstanceNormalization",
     _X,
@@ -80,9 +57,8 @@ class FuseInstanceNormalization(RewritePass):
     name = "fuse-instance-normalization"
     promise = Promise.EQUIVALENT
     patterns = (
-        op("Div", _CENTRED, _DEVIATION),
-        op("Mul", _CENTRED, _INVERSE, commutative=True),
-        _AT_ONCE,
+        quotient(_CENTRED, _DEVIATION),
+        at_once(_X, _MEAN, _DEVIATION),
         op("Mul", _DONE, constant("scale"), commutative=True),
         op("Add", _DONE, constant("bias"), commutative=True),
     )

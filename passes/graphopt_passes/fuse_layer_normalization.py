@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from graphopt.plugin import (
     Match,
     NotApplicable,
-    Pattern,
     Promise,
     RewritePass,
     Rewriter,
@@ -26,38 +25,19 @@ from graphopt.plugin import (
     constant_tensor,
     ir,
     known_shape,
-    one_of,
     op,
     opset_version,
     variable,
 )
-from graphopt_passes.operands import given, integers, is_number, keep_rank, positive_number
+from graphopt_passes.norm_patterns import at_once, quotient, root_of_mean_square
+from graphopt_passes.operands import given, integers, keep_rank, positive_number
 
 _FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 _X = variable("x")
-_CENTRED = op("Sub", _X, op("ReduceMean", _X, label="mean"), label="centred")
-_SQUARE = one_of(
-    op("Pow", _CENTRED, constant(where=is_number(2))),
-    op("Mul", _CENTRED, _CENTRED),
-)
-_VARIANCE = op("ReduceMean", _SQUARE, label="variance")
-_DEVIATION = op("Sqrt", op("Add", _VARIANCE, constant("epsilon"), commutative=True))
-_NORMALIZED = one_of(
-    op("Div", _CENTRED, _DEVIATION),
-    op("Mul", _CENTRED, op("Reciprocal", _DEVIATION), commutative=True),
-)
-_SLOPE = op("Mul", op("Reciprocal", _DEVIATION), constant("scale"), commutative=True, label="k")
-_AT_ONCE: Pattern = op(
-    "Add",
-    op("Mul", _X, _SLOPE, commutative=True),
-    op(
-        "Sub",
-        constant("bias"),
-        op("Mul", op("ReduceMean", _X, label="mean"), _SLOPE, commutative=True),
-    ),
-    commutative=True,
-)
+_MEAN = op("ReduceMean", _X, label="mean")
+_CENTRED = op("Sub", _X, _MEAN)
+_DEVIATION = root_of_mean_square(_CENTRED, "variance")
 
 
 class FuseLayerNormalization(RewritePass):
@@ -66,8 +46,8 @@ class FuseLayerNormalization(RewritePass):
     name = "fuse-layer-normalization"
     promise = Promise.EQUIVALENT
     patterns = (
-        op("Mul", _NORMALIZED, constant("scale"), commutative=True),
-        _AT_ONCE,
+        op("Mul", quotient(_CENTRED, _DEVIATION), constant("scale"), commutative=True),
+        at_once(_X, _MEAN, _DEVIATION),
         op(
             "Add",
             op("LayerNormalization", _X, variable("scale"), label="done"),

@@ -31,6 +31,7 @@ from graphopt.plugin import (
     opset_version,
     variable,
 )
+from graphopt_passes.norm_patterns import inverse, root_of_mean_square, shifted_mean_square
 from graphopt_passes.operands import (
     integers,
     is_number,
@@ -47,14 +48,10 @@ def _is_one(value: ir.Value) -> bool:
 
 
 _X = variable("x")
-_SQUARE = one_of(op("Pow", _X, constant(where=is_number(2))), op("Mul", _X, _X))
-_MEAN = op("ReduceMean", _SQUARE, label="mean")
-_SHIFTED = op("Add", _MEAN, constant("epsilon"), commutative=True)
-_ROOT = op("Sqrt", _SHIFTED)
+_ROOT = root_of_mean_square(_X, "mean")
 _INVERSE = one_of(
-    op("Reciprocal", _ROOT),
-    op("Div", constant(where=is_number(1)), _ROOT),
-    op("Pow", _SHIFTED, constant(where=is_number(-0.5))),
+    inverse(_ROOT),
+    op("Pow", shifted_mean_square(_X, "mean"), constant(where=is_number(-0.5))),
 )
 _DONE = op("RMSNormalization", _X, constant("done scale"), label="done")
 

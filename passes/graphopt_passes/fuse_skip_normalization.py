@@ -14,7 +14,6 @@ from __future__ import annotations
 from graphopt.plugin import (
     Match,
     NotApplicable,
-    Pattern,
     Promise,
     RewritePass,
     Rewriter,
@@ -22,23 +21,15 @@ from graphopt.plugin import (
     constant_tensor,
     ir,
     known_shape,
-    one_of,
     op,
     same_shape,
     variable,
 )
 from graphopt_passes.contributed import DOMAIN, use_contributed
-from graphopt_passes.operands import integers, is_number, no_references, positive_number
+from graphopt_passes.norm_patterns import quotient, root_of_mean_square
+from graphopt_passes.operands import integers, no_references, positive_number
 
 _SUM = op("Add", variable("x"), variable("skip"), label="sum", shared=True)
-_SQUARE = one_of(op("Pow", _SUM, constant(where=is_number(2))), op("Mul", _SUM, _SUM))
-_MEAN = op("ReduceMean", _SQUARE, label="mean")
-_DEVIATION = op("Sqrt", op("Add", _MEAN, constant("epsilon"), commutative=True))
-_NORMALIZED: Pattern = one_of(
-    op("Div", _SUM, _DEVIATION),
-    op("Mul", _SUM, op("Reciprocal", _DEVIATION), commutative=True),
-    op("Mul", _SUM, op("Div", constant(where=is_number(1)), _DEVIATION), commutative=True),
-)
 
 
 class FuseSkipNormalization(RewritePass):
@@ -47,7 +38,12 @@ class FuseSkipNormalization(RewritePass):
     name = "fuse-skip-normalization"
     promise = Promise.EQUIVALENT
     patterns = (
-        op("Mul", _NORMALIZED, constant("scale"), commutative=True),
+        op(
+            "Mul",
+            quotient(_SUM, root_of_mean_square(_SUM, "mean")),
+            constant("scale"),
+            commutative=True,
+        ),
         op("RMSNormalization", _SUM, constant("scale"), label="norm"),
     )
 

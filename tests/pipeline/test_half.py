@@ -148,7 +148,7 @@ g (float[1,4] x) => (int64[1,2] i) <int64[1] k = {2}> {
     result = convert_half(from_text(text), HalfOptions(level=0, calibration=[close]))
     assert result.report.check.status is CheckStatus.VERIFIED
     # A choice that is clearly worse is still a difference.
-    checker = HalfChecker(from_text(text), input_data=[close], rtol=1e-2)
+    checker = HalfChecker(from_text(text), input_data=[close])
     smallest = from_text(text.replace("TopK(x, k)", "TopK<largest = 0>(x, k)"))
     assert checker.compare(checker.exposed(smallest)).status is CheckStatus.FAILED
 
@@ -561,7 +561,7 @@ def test_what_is_taken_at_the_places_chosen_has_to_be_right(scores: str) -> None
     feed["f"] = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     model = taken_by("Tanh(f)", "Sigmoid(s)", head="Neg(taken)")
     infer_shapes(model)
-    checker = HalfChecker(model, input_data=[feed], rtol=1e-2)
+    checker = HalfChecker(model, input_data=[feed])
     exposed = checker.exposed(taken_by("Sub(f, f)", scores, head="Neg(taken)"))
     assert checker.compare(exposed).status is CheckStatus.FAILED
 
@@ -572,7 +572,7 @@ def test_a_head_behind_what_was_chosen_has_to_be_right() -> None:
     feed["f"] = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     model = taken_by("Tanh(f)", "Sigmoid(s)", head="MatMul(taken, w)")
     infer_shapes(model)
-    checker = HalfChecker(model, input_data=[feed], rtol=1e-2)
+    checker = HalfChecker(model, input_data=[feed])
     broken = taken_by("Tanh(f)", "Sigmoid(s)", head="Sub(taken, taken)")
     assert checker.compare(checker.exposed(broken)).status is CheckStatus.FAILED
 
@@ -586,6 +586,6 @@ def test_what_was_chosen_may_be_another_where_scores_nearly_tie() -> None:
     assert report.fallen_back == []
     # The other box is a tenth larger: what is compared is what it was chosen from.
     assert max(check.relative_error for check in report.check.outputs) < 1e-3
-    checker = HalfChecker(model, input_data=[close], rtol=1e-2)
+    checker = HalfChecker(model, input_data=[close])
     wrong = boxes_from("Neg(s)")
     assert checker.compare(checker.exposed(wrong)).status is CheckStatus.FAILED
