@@ -194,6 +194,23 @@ def same_pads(layer: Layer, sizes: Sequence[int]) -> tuple[int, ...] | None:
     return tuple(small + large if automatic == "SAME_UPPER" else large + small)
 
 
+def output_shape(layer: Layer, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of what a layer gives, for that of what it reads."""
+    patches = layer.patches
+    if patches is None:
+        return (*shape[:-1], layer.outputs)
+    sizes = shape[2:]
+    rank = len(sizes)
+    pads = same_pads(layer, sizes) or patches.pads
+    spatial = [
+        (size + pads[axis] + pads[axis + rank] - 1 - patches.dilations[axis] * (kernel - 1))
+        // patches.strides[axis]
+        + 1
+        for axis, (size, kernel) in enumerate(zip(sizes, patches.kernel, strict=True))
+    ]
+    return (shape[0], layer.outputs, *spatial)
+
+
 def _input_bias(node: ir.Node, index: int) -> tuple[ir.Node, int] | None:
     """The place of an optional bias input; None where it holds what cannot be changed."""
     value = node.inputs[index] if index < len(node.inputs) else None

@@ -57,6 +57,15 @@ class Pair:
         """The columns of the layer that has more."""
         return max(self.first.columns, self.second.columns)
 
+    def bytes(self, between: int, behind: int) -> int:
+        """What the columns of one sample take, of the layer whose take more.
+
+        Args:
+            between: positions of what the first gives.
+            behind: positions of what the second gives.
+        """
+        return 4 * max(self.first.columns * between, self.second.columns * behind)
+
 
 def pairs_of(layers: dict[str, Layer], aims: dict[str, Aim]) -> dict[str, Pair]:
     """By the name of the second layer the pairs of a graph."""
@@ -76,10 +85,16 @@ def pairs_of(layers: dict[str, Layer], aims: dict[str, Aim]) -> dict[str, Pair]:
     return found
 
 
-def samples_for(pair: Pair, positions: int) -> int:
-    """How many samples with so many positions of the output each to fit to, as memory allows."""
-    wanted = max(-(-_ROWS_PER_COLUMN * pair.columns // positions), _MANY_SAMPLES)
-    return min(wanted, _BYTES // (4 * pair.columns * positions))
+def samples_for(pair: Pair, between: int, behind: int) -> int:
+    """How many samples to fit to, as memory allows.
+
+    Args:
+        pair: the layers.
+        between: positions of what the first gives, for one sample.
+        behind: positions of what the second gives.
+    """
+    wanted = max(-(-_ROWS_PER_COLUMN * pair.columns // behind), _MANY_SAMPLES)
+    return min(wanted, _BYTES // pair.bytes(between, behind))
 
 
 def fit_pair(
@@ -123,7 +138,8 @@ def fit_pair(
             damping *= _HARDER
     if changed:
         fitted.write(numbers)
-    scale = max(float(np.clip(target, low, high).var()), 1e-30)
+    wanted = np.clip(target, low, high)
+    scale = max(float(wanted.var(axis=(0, 2, 3), dtype=np.float64).mean()), 1e-30)
     return before / scale, best / scale
 
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
-from graphopt.pruning.linear_layers import Layer, layer_of, layers_of
+from graphopt.pruning.linear_layers import Layer, layer_of, layers_of, output_shape
 from graphopt.pruning.pair_fit import FEWEST_SAMPLES, Pair, fit_pair, pairs_of, samples_for
 from graphopt.pruning.propagation.place import node_name
 from graphopt.pruning.repair_solve import RIDGE, Rows, fitted, fitted_on_few
 from graphopt.pruning.repair_targets import Aim, aims_of
-from graphopt.pruning.repair_walk import Walk
-from graphopt.pruning.statistics import MAX_COLUMNS, drawn, drawn_each, gathered_rows
+from graphopt.pruning.repair_walk import MAX_HELD_BYTES, Walk, values_read
+from graphopt.pruning.statistics import MAX_COLUMNS, drawn, drawn_each, gathered_rows, rows_at
 from graphopt.rewrite import NotApplicable
 from graphopt.runtime import Feed
 
@@ -59,7 +59,7 @@ def repair(
     *,
     rows_per_column: int = 40,
     ridge: float = RIDGE,
-    max_bytes: int = 2 << 30,
+    max_bytes: int = MAX_HELD_BYTES,
     seed: int = 0,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -90,9 +90,13 @@ def repair(
     aims = aims_of(model.graph, layers)
     lost = {value for value, _ in kept}
     pairs = {
-        name: pair for name, pair in pairs_of(layers, aims).items() if pair.second.data.name in lost
+        name: pair
+        for name, pair in pairs_of(layers, aims).items()
+        if pair.second.data.name in lost and pair.columns <= MAX_COLUMNS
     }
-    pruned, teacher = Walk(model, feeds, threads), Walk(original, feeds, threads)
+    pruned, teacher = (
+        Walk(each, feeds, threads, max_bytes=max_bytes) for each in (model, original)
+    )
     for pair in pairs.values():
         pruned.keep(pair.first.data.name or "")
     for number, (name, layer) in enumerate(layers.items()):
@@ -105,9 +109,14 @@ def repair(
             report.skipped[name] = f"it has {layer.columns} columns, over {MAX_COLUMNS}"
             continue
         try:
+            aim = _advanced(layer, aims[name], pruned, teacher)
             report.refitted[name] = _refit(
-                layer, aims[name], pruned, teacher, kept, rows_per_column, ridge, seed + number
+                layer, aim, pruned, teacher, kept, rows_per_column, ridge, seed + number
             )
+            if name in pairs:
+                with suppress(NotApplicable):  # they stay fitted one by one, then
+                    after = _refit_pair(pairs[name], aim, pruned, teacher, kept)
+                    report.refitted[name] = report.refitted[name][0], after
         except NotApplicable as reason:
             report.skipped[name] = str(reason)
         except RuntimeUnavailableError as reason:
@@ -116,16 +125,29 @@ def repair(
             report.skipped.update(dict.fromkeys(later, str(reason)))
             break
         if name in pairs:
-            with suppress(NotApplicable):  # they stay fitted one by one, then
-                after = _refit_pair(pairs[name], aims[name], pruned, teacher, kept)
-                report.refitted[name] = report.refitted[name][0], after
             pruned.release(pairs[name].first.data.name or "")
         held = pruned.held_bytes + teacher.held_bytes
+        report.feeds = len(pruned)
         if held > max_bytes:
             report.feeds = max(1, int(len(pruned) * max_bytes / held))
             pruned.drop(report.feeds)
             teacher.drop(report.feeds)
     return report
+
+
+def _advanced(layer: Layer, aim: Aim, pruned: Walk, teacher: Walk) -> Aim:
+    """Bring both walks to a layer; its aim, or its own output where the sum broadcasts."""
+    data = layer.data.name or ""
+    pruned.advance([data] if aim.branch is None else [data, aim.branch])
+    if aim.branch is not None:
+        x, branch = (next(pruned.values(name)) for name in (data, aim.branch))
+        if branch.shape != output_shape(layer, x.shape):
+            aim = Aim(layer.output.name or "", None, -math.inf, math.inf)
+    teacher.advance([aim.total])
+    fewest = min(len(pruned), len(teacher))
+    pruned.drop(fewest)
+    teacher.drop(fewest)
+    return aim
 
 
 def _refit(
@@ -138,9 +160,6 @@ def _refit(
     ridge: float,
     seed: int,
 ) -> tuple[float, float]:
-    data = layer.data.name or ""
-    pruned.advance([data] if aim.branch is None else [data, aim.branch])
-    teacher.advance([aim.total])
     rows = _rows(layer, aim, pruned, teacher, kept, rows_per_column, seed)
     few = rows.x.shape[1] < FEW * layer.columns
     fit = (fitted_on_few if few else fitted)(
@@ -163,6 +182,9 @@ def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptInd
 
     Returns:
         The error that is left on samples that were not fitted to.
+
+    Raises:
+        NotApplicable: there is too little to fit to, or together they are no better.
     """
     names = [pair.first.data.name or "", *([] if aim.branch is None else [aim.branch])]
     read = [list(pruned.values(name)) for name in names]
@@ -172,23 +194,23 @@ def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptInd
     }
     if len(shapes) > 1 or totals[0].ndim != 4:
         raise NotApplicable("the images are of several sizes")
-    count = samples_for(pair, math.prod(totals[0].shape[2:]))
+    between = next(pruned.values(pair.second.data.name or ""))
+    count = samples_for(pair, *(math.prod(array.shape[2:]) for array in (between, totals[0])))
     inputs, *branch = (_spread(arrays, count) for arrays in read)
     target = _spread(totals, count)
     if len(target) < FEWEST_SAMPLES:
         raise NotApplicable(f"{len(target)} samples are too few, or the memory is for no more")
     indices = kept.get((aim.total, 1))
     target = target if indices is None else np.take(target, indices, 1)
-    if branch and branch[0].shape != target.shape:
-        raise NotApplicable(f"'{aim.branch}' is broadcast where it is added")
     nodes = [pair.first.node, pair.second.data.producer()]
     fresh = Pair(layer_of(pair.first.node), layer_of(pair.second.node), pair.low, pair.high)
     found = fit_pair(
         fresh, inputs, target, branch[0] if branch else None, low=aim.low, high=aim.high
     )
-    if found[1] < found[0]:
-        stretch = [node_name(node) for node in nodes if node is not None]
-        pruned.again(stretch, pair.second.data.name or "")
+    if not found[1] < found[0]:
+        raise NotApplicable("together they are no better")
+    stretch = [node_name(node) for node in nodes if node is not None]
+    pruned.again(stretch, pair.second.data.name or "")
     return found[1]
 
 
@@ -223,16 +245,14 @@ def _rows(
         axis = layer.channel_axis % total.ndim
         indices = kept.get((aim.total, axis))
         result = total if indices is None else np.take(total, indices, axis)
-        if result.shape[axis] != layer.outputs:
-            raise NotApplicable(f"'{aim.total}' does not have the channels of the layer")
-        if other is not None and other.shape != result.shape:
-            raise NotApplicable(f"'{aim.branch}' is broadcast where it is added")
+        own = output_shape(layer, x.shape)
+        if result.shape != own or (other is not None and other.shape != own):
+            raise NotApplicable(f"'{aim.total}' does not have the shape of what the layer gives")
         chosen = drawn(layer, result, each, random)
         found, target = gathered_rows(layer, x, result, chosen)
         inputs.append(found)
         if other is not None:
-            places = np.unravel_index(chosen, np.moveaxis(other, axis, -1).shape[:-1])
-            branch = np.moveaxis(other, axis, -1)[places].astype(np.float32)
+            branch = rows_at(other, axis, chosen)
             branches.append(branch)
             target = target - branch
         targets.append(target)
@@ -247,7 +267,7 @@ class _Changed:
     """Which values differ from the original's."""
 
     def __init__(self, graph: ir.Graph, kept: KeptIndices) -> None:
-        self._graph = graph
+        self._reads = [(node, values_read(node)) for node in graph]
         self._lost = {value for value, _ in kept}
         self._values: set[ir.Value] = set()
 
@@ -258,15 +278,15 @@ class _Changed:
     def reaches_node(self, name: str) -> bool:
         """Whether channels that a node reads were removed."""
         return any(
-            value is not None and value.name in self._lost
-            for node in self._graph
+            value.name in self._lost
+            for node, read in self._reads
             if node_name(node) == name
-            for value in node.inputs
+            for value in read
         )
 
     def add(self, layer: Layer) -> None:
         """Everything behind a layer that changed."""
         self._values.update(layer.node.outputs)
-        for node in self._graph:
-            if any(value in self._values for value in node.inputs if value is not None):
+        for node, read in self._reads:
+            if not self._values.isdisjoint(read):
                 self._values.update(node.outputs)

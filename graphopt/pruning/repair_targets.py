@@ -15,6 +15,7 @@ import numpy as np
 
 from graphopt.graph import constant_array, ir
 from graphopt.pruning.linear_layers import Layer
+from graphopt.pruning.repair_walk import values_read
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _last_layers(
     by_node = {layer.node: order[name] for name, layer in layers.items()}
     last: dict[ir.Value, int] = {}
     for node in graph:
-        number = max((last.get(value, -1) for value in node.inputs if value), default=-1)
+        number = max((last.get(value, -1) for value in values_read(node)), default=-1)
         number = max(number, by_node.get(node, -1))
         last.update(dict.fromkeys(node.outputs, number))
     return last

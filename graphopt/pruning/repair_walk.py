@@ -6,6 +6,7 @@ node runs twice: a repair in the order of the graph costs one run of the model, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,9 @@ from graphopt.pruning.propagation.place import node_name
 from graphopt.rewrite import NotApplicable
 from graphopt.runtime import Feed, Session
 
+MAX_HELD_BYTES = 2 << 30
+"""Memory for values on the way."""
+
 
 class Walk:
     """A model under way.
@@ -23,16 +27,25 @@ class Walk:
         model: the model; weights of nodes that have not run may be changed meanwhile.
         feeds: the data; the arrays are not changed.
         threads: threads within one operator; 0 leaves the choice to ONNX Runtime.
+        max_bytes: memory for values on the way; the last feeds are left out where it is too little.
     """
 
-    def __init__(self, model: ir.Model, feeds: Sequence[Feed], threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        feeds: Sequence[Feed],
+        threads: int = 0,
+        *,
+        max_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
         self._model = model
         self._threads = threads
+        self._max_bytes = max_bytes
         self._held: list[Feed] = [dict(feed) for feed in feeds]
         self._nodes = {node_name(node): node for node in model.graph}
         self._reads = {name: _reads(node) for name, node in self._nodes.items()}
         self._waiting = dict.fromkeys(self._nodes)
-        self._kept: set[str] = set()
+        self._kept: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -40,24 +53,19 @@ class Walk:
     @property
     def held_bytes(self) -> int:
         """The memory that is held."""
-        return sum(
-            value.nbytes
-            for feed in self._held
-            for value in feed.values()
-            if isinstance(value, np.ndarray)
-        )
+        return sum(map(_bytes, self._held))
 
     def drop(self, count: int) -> None:
         """Go on with the first `count` feeds."""
         del self._held[count:]
 
     def keep(self, name: str) -> None:
-        """Hold a value, from when it is computed until `release`."""
-        self._kept.add(name)
+        """Hold a value, from when it is computed until it is released as often."""
+        self._kept[name] += 1
 
     def release(self, name: str) -> None:
-        """Hold it no longer than it is needed."""
-        self._kept.discard(name)
+        """Take one `keep` back."""
+        self._kept[name] -= 1
 
     def again(self, nodes: Sequence[str], output: str) -> None:
         """Compute a value that is held anew, through nodes whose weights have changed.
@@ -76,13 +84,15 @@ class Walk:
     def advance(self, names: Sequence[str]) -> None:
         """Compute these values of the main graph; `values` gives them until the next call.
 
+        Fewer feeds may be left afterwards: what they take is known only now.
+
         Raises:
             RuntimeUnavailableError: ONNX Runtime cannot run the stretch.
         """
         stretch = self._stretch(names)
         for name in stretch:
             del self._waiting[name]
-        wanted = {*names, *self._kept}
+        wanted = {*names, *+self._kept}
         for name in self._waiting:
             wanted |= self._reads[name]
         made = [
@@ -92,11 +102,17 @@ class Walk:
             if output.name in wanted
         ]
         session = Session(self._part(stretch, made), threads=self._threads) if made else None
+        taken = 0
         for number, feed in enumerate(self._held):
             found = feed
             if session is not None:
                 found = {**feed, **session.run({key: feed[key] for key in session.input_names})}
-            self._held[number] = {key: value for key, value in found.items() if key in wanted}
+            held = {key: value for key, value in found.items() if key in wanted}
+            taken += _bytes(held)
+            if number and taken > self._max_bytes:
+                self.drop(number)
+                break
+            self._held[number] = held
 
     def values(self, name: str) -> Iterator[np.ndarray]:
         """A value that was asked for, of one feed after another.
@@ -149,6 +165,10 @@ class Walk:
         return copied
 
 
+def _bytes(feed: Feed) -> int:
+    return sum(value.nbytes for value in feed.values() if isinstance(value, np.ndarray))
+
+
 def _hand_over(output: ir.Value, example: Feed, inputs: list[ir.Value]) -> None:
     """Make a graph input out of what a node that is taken away gave."""
     fresh = ir.Value(name=output.name, type=output.type)
@@ -167,8 +187,13 @@ def _detach(node: ir.Node) -> None:
             _detach(inner)
 
 
-def _reads(node: ir.Node) -> set[str]:
-    names = {value.name for value in node.inputs if value is not None and value.name}
+def values_read(node: ir.Node) -> set[ir.Value]:
+    """The inputs of a node, and what its bodies take from around them."""
+    values = {value for value in node.inputs if value is not None}
     for body in subgraphs(node):
-        names.update(value.name for value in outer_values(body) if value.name)
-    return names
+        values.update(outer_values(body))
+    return values
+
+
+def _reads(node: ir.Node) -> set[str]:
+    return {value.name for value in values_read(node) if value.name}

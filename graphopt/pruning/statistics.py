@@ -64,7 +64,7 @@ def consumer_moments(
         data = layer.data.name or ""
         walk.advance([data, layer.name])
         random = np.random.default_rng([seed, number])
-        each = drawn_each(layer, rows_per_column, len(feeds))
+        each = drawn_each(layer, rows_per_column, len(walk))
         try:
             parts = [
                 gathered_rows(layer, x, y, drawn(layer, y, each, random))[0]
@@ -112,11 +112,11 @@ def gathered_rows(
         result: anything of the shape of its output.
         chosen: numbers of rows, of those that `result` has over all axes but the channels.
     """
-    moved = np.moveaxis(result, layer.channel_axis, -1)
-    places = np.unravel_index(chosen, moved.shape[:-1])
+    gathered = rows_at(result, layer.channel_axis, chosen)
     patches = layer.patches
     if patches is None:
-        return np.asarray(values[places], np.float32)[None], np.asarray(moved[places], np.float32)
+        return rows_at(values, -1, chosen)[None], gathered
+    places = np.unravel_index(chosen, (result.shape[0], *result.shape[2:]))
     rank = len(patches.kernel)
     pads = same_pads(layer, values.shape[2:]) or patches.pads or (0,) * 2 * rank
     border = [(0, 0), *zip(pads[:rank], pads[rank:], strict=True), (0, 0)]
@@ -132,7 +132,15 @@ def gathered_rows(
         ]
         rows[:, :, number] = last[(places[0], *index)]
     grouped = rows.reshape(len(chosen), layer.groups, -1).transpose(1, 0, 2)
-    return grouped, np.asarray(moved[places], np.float32)
+    return grouped, gathered
+
+
+def rows_at(array: np.ndarray, axis: int, chosen: np.ndarray) -> np.ndarray:
+    """Chosen rows of a tensor as float32 [rows, channels]; a vector is one row."""
+    moved = np.moveaxis(array, axis, -1)
+    if moved.ndim == 1:
+        moved = moved[None]
+    return np.asarray(moved[np.unravel_index(chosen, moved.shape[:-1])], np.float32)
 
 
 def feeds_of(feeds: Iterable[Feed], samples: int) -> list[Feed]:

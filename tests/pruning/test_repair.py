@@ -5,10 +5,14 @@ import pytest
 
 from graphopt.graph import clone, ir
 from graphopt.pruning.coupling import find_groups
-from graphopt.pruning.repair import repair
+from graphopt.pruning.linear_layers import layers_of, output_shape
+from graphopt.pruning.repair import RepairReport, repair
 from graphopt.pruning.repair_solve import Rows, fitted, fitted_on_few
+from graphopt.pruning.repair_targets import aims_of
+from graphopt.pruning.repair_walk import Walk
 from graphopt.pruning.surgery import kept_indices, prune
-from graphopt.runtime import Session
+from graphopt.runtime import Feed, Session
+from tests.pruning.pruning_models import model as made
 from tests.pruning.test_importance_second_order import feeds_for, small_network
 
 
@@ -94,9 +98,6 @@ def test_repair_brings_an_ordinary_pruning_closer() -> None:
 
 def test_a_residual_sum_is_what_the_layer_aims_at() -> None:
     """The layer behind makes good what the branch lost."""
-    from graphopt.pruning.linear_layers import layers_of
-    from graphopt.pruning.repair_targets import aims_of
-
     model = ir.from_onnx_text(
         """
         <ir_version: 8, opset_import: ["" : 17]>
@@ -143,7 +144,6 @@ def test_a_layer_that_cannot_be_refitted_is_named_with_its_reason() -> None:
     other.outputs[0].name = "again"
     model.graph.append(other)
     model.graph.outputs.append(other.outputs[0])
-    from graphopt.pruning.linear_layers import layers_of
 
     _, declined = layers_of(model.graph)
     assert "shared" in declined["y"]
@@ -172,8 +172,6 @@ def test_grouped_convolutions_are_refitted_group_by_group(groups: int) -> None:
 
 
 def test_a_walk_in_stretches_gives_what_one_run_gives() -> None:
-    from graphopt.pruning.repair_walk import Walk
-
     model, feeds = small_network(), feeds_for(3)
     walk = Walk(model, feeds)
     names = ["r", "z", "f", "y"]
@@ -206,3 +204,125 @@ def test_few_rows_are_not_learnt_by_heart() -> None:
         fit = solve(few, true, np.zeros(4))
         errors.append(float(((x[0, 40:] @ fit.matrix[0] + fit.bias - target[40:]) ** 2).mean()))
     assert errors[1] < 10 < 1.2 * errors[1] < errors[0]
+
+
+def half_of_sixteen(original: ir.Model, feeds: list[Feed]) -> RepairReport:
+    """Every other unit of the group of 16 channels goes, and the rest is repaired."""
+    groups = find_groups(original)
+    kept = {next(g.name for g in groups.prunable if g.channels == 16): list(range(0, 16, 2))}
+    pruned = clone(original)
+    prune(pruned, groups, kept)
+    return repair(pruned, original, feeds, kept_indices(groups, kept))
+
+
+def drawn(*shape: int) -> list[Feed]:
+    random = np.random.default_rng(0)
+    return [{"x": random.normal(size=shape).astype(np.float32)} for _ in range(30)]
+
+
+BROADCAST = {
+    "one vector for all positions": (
+        "a = Conv(x, u)\np = GlobalAveragePool(a)\nh = Conv(p, w, b)\nr = Relu(h)\nz = Conv(r, v)",
+        {"u": (6, 6, 1, 1), "w": (16, 6, 1, 1), "b": (16,), "v": (6, 16, 1, 1)},
+        (8, 6, 9, 9),
+    ),
+    "one map for all channels": (
+        "a = Conv(x, u)\nh = Conv(a, w, b)\nr = Relu(h)\nz = Conv(r, v)",
+        {"u": (6, 6, 1, 1), "w": (16, 6, 1, 1), "b": (16,), "v": (1, 16, 1, 1)},
+        (8, 6, 9, 9),
+    ),
+    "one vector for all tokens": (
+        (
+            "a = MatMul(x, u)\np = ReduceMean<axes = [1]>(a)\ng = MatMul(p, w)\nh = Add(g, b)\n"
+            "r = Relu(h)\nz = MatMul(r, v)"
+        ),
+        {"u": (6, 6), "w": (6, 16), "b": (16,), "v": (16, 6)},
+        (8, 9, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROADCAST)
+def test_a_layer_that_a_sum_broadcasts_aims_at_its_own_output(name: str) -> None:
+    body, weights, shape = BROADCAST[name]
+    dims = ", ".join(["N", *map(str, shape[1:])])
+    original = made(
+        f"float[{dims}] x", f"float[{dims}] y", f"{body}\ns = Add(a, z)\ny = Relu(s)", weights
+    )
+    report = half_of_sixteen(original, drawn(*shape))
+    assert report.skipped == {}
+    before, after = report.refitted["z"]
+    assert after < 0.9 * before
+
+
+def test_what_a_body_makes_of_a_repaired_layer_is_made_good_too() -> None:
+    original = made(
+        "float[N, 6] x, bool which",
+        "float[N, 5] y",
+        """
+        h = Gemm(x, w, b)
+        r = Relu(h)
+        z = MatMul(r, v)
+        i = If(which) <then_branch = t () => (float[N, 6] p) {p = Relu(z)},
+                       else_branch = e () => (float[N, 6] q) {q = Neg(z)}>
+        y = MatMul(i, k)
+        """,
+        {"w": (6, 16), "b": (16,), "v": (16, 6), "k": (6, 5)},
+    )
+    feeds: list[Feed] = [{**feed, "which": np.array(True)} for feed in drawn(99, 6)]
+    report = half_of_sixteen(original, feeds)
+    assert set(report.refitted) == {"z", "y"}
+
+
+def test_a_product_with_a_vector_is_repaired() -> None:
+    original = made(
+        "float[6] x",
+        "float[5] y",
+        "h = MatMul(x, w)\nr = Relu(h)\ny = MatMul(r, v)",
+        {"w": (6, 16), "v": (16, 5)},
+    )
+    random = np.random.default_rng(0)
+    feeds: list[Feed] = [{"x": random.normal(size=6).astype(np.float32)} for _ in range(300)]
+    before, after = half_of_sixteen(original, feeds).refitted["y"]
+    assert after < 0.9 * before
+
+
+LAYERS = {
+    "strides, dilations, uneven pads": (
+        "Conv<strides = [2, 1], dilations = [1, 2], pads = [0, 1, 2, 3]>(x, w)",
+        (4, 3, 3, 2),
+        (2, 3, 11, 8),
+    ),
+    "no pads": ('Conv<auto_pad = "VALID", strides = [2, 3]>(x, w)', (4, 3, 3, 2), (2, 3, 11, 8)),
+    "pads by size": (
+        'Conv<auto_pad = "SAME_LOWER", strides = [3, 2]>(x, w)',
+        (4, 3, 1, 4),
+        (2, 3, 11, 8),
+    ),
+    "one dim": ("Conv<pads = [1, 0]>(x, w)", (4, 3, 3), (2, 3, 11)),
+    "three dims, grouped": ("Conv<group = 3>(x, w)", (6, 1, 2, 1, 3), (2, 3, 4, 5, 6)),
+    "Gemm": ("Gemm<transB = 1>(x, w)", (7, 5), (2, 5)),
+    "MatMul": ("MatMul(x, w)", (5, 7), (2, 3, 4, 5)),
+    "MatMul of a vector": ("MatMul(x, w)", (5, 7), (5,)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_shape_of_what_a_layer_gives_is_that_of_the_runtime(name: str) -> None:
+    call, weight, given = LAYERS[name]
+    dims = ", ".join(map(str, given))
+    graph = made(f"float[{dims}] x", "float y", f"y = {call}", {"w": weight})
+    layer = layers_of(graph.graph)[0]["y"]
+    found = Session(graph).run({"x": np.ones(given, np.float32)})["y"]
+    assert output_shape(layer, given) == found.shape
+
+
+def test_a_walk_holds_no_more_than_it_may_from_the_first_stretch_on() -> None:
+    walk = Walk(small_network(), feeds_for(20))
+    walk.advance(["r"])
+    whole = walk.held_bytes
+    for limit, left in ((whole, 20), (whole // 2, 10), (1, 1)):
+        walk = Walk(small_network(), feeds_for(20), max_bytes=limit)
+        walk.advance(["r"])
+        assert len(walk) == left
+        assert sum(value.nbytes for value in walk.values("r")) <= max(limit, whole // 20)
