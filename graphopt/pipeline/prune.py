@@ -190,26 +190,29 @@ def prune(
             )
         return choice.along_path(share)
 
-    repaired = RepairReport()
+    # By the id of the model that was built; a later one may have the id of one that is gone.
+    reports: dict[int, RepairReport] = {}
 
-    def mend(pruned: ir.Model, kept: Kept) -> ir.Model:
-        nonlocal repaired
+    def mend(pruned: ir.Model, kept: Kept) -> None:
         if repair and feeds:
             tell("repairing")
-            repaired = refit(pruned, model, feeds, kept_indices(groups, kept), seed=seed)
-        return pruned
+            indices = kept_indices(groups, kept)
+            reports[id(pruned)] = refit(pruned, model, feeds, indices, seed=seed)
 
     def build(kept: Kept) -> ir.Model:
         pruned = clone(model)
-        if repair and not feeds:
-            repaired.skipped.update(merge(pruned, groups, kept))
+        skipped = merge(pruned, groups, kept) if repair and not feeds else {}
+        reports[id(pruned)] = RepairReport(skipped=skipped)
         remove_units(pruned, groups, kept)
         # What a budget measures but accuracy does not depend on the numbers in the weights.
-        return mend(pruned, kept) if budget.drop is not None else pruned
+        if budget.drop is not None:
+            mend(pruned, kept)
+        return pruned
 
     kept, pruned = budget.meet(choose, build, costs, judge, tell)
     if budget.drop is None:
-        pruned = mend(pruned, kept)
+        mend(pruned, kept)
+    repaired = reports[id(pruned)]
     counts = counts_of(kept)
     report = PruneReport(
         groups={name: (groups.named(name).channels, count) for name, count in counts.items()},
