@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.cost.estimate import cost_of_inferred
-from graphopt.errors import EquivalenceError, UsageError
+from graphopt.errors import EquivalenceError, RuntimeUnavailableError, UsageError
 from graphopt.graph import ModelSource, ir
 from graphopt.pipeline.prune import prepared
 from graphopt.pipeline.prune_budget import MAC_UNITS, Target
@@ -29,6 +29,7 @@ from graphopt.pruning.block_fit import BlockFitter
 from graphopt.pruning.coupling_costs import count_at
 from graphopt.pruning.propagation.place import node_name
 from graphopt.pruning.residual_blocks import ResidualBlock, find_blocks, split_sums
+from graphopt.rewrite import NotApplicable
 
 _SCORED = 8
 """One of so many feeds is scored on where the metric brings data of its own."""
@@ -206,7 +207,7 @@ def prune_blocks(
                 figure,
             )
         )
-    declined.update(dict.fromkeys(search.useless, "what stands for f(x) costs as much"))
+    declined.update(search.useless)
     if budget.asks and not budget.is_met(len(replaced), search.macs, before):
         raise EquivalenceError(_too_few(len(replaced), search.macs / before, declined))
     tell("cleaning up")
@@ -240,7 +241,7 @@ class _Search:
 
     Attributes:
         macs: of the model as it is now.
-        useless: blocks that save nothing.
+        useless: by block why nothing can stand for it, of those that were tried.
     """
 
     def __init__(
@@ -257,7 +258,8 @@ class _Search:
         self._measure = damage
         self._tell = tell
         self.macs = costs.macs
-        self.useless = set(blocks)
+        self.useless: dict[str, str] = {}
+        self._useful: set[str] = set()
         self._damage = 0.0
         self._chosen: dict[str, str] = {}
         self._gone: set[str] = set()
@@ -275,12 +277,17 @@ class _Search:
             if trial is not None:
                 return trial
             self._tell(f"trying {name}")
-            trial = self._try(name, kind)
-            saved = self.macs - trial.macs
-            if saved > 0 and math.isfinite(trial.damage):
-                self.useless.discard(name)
-                self._trials[name, kind] = trial
-                heapq.heappush(self._queue, ((trial.damage - self._damage) / saved, name, kind))
+            try:
+                trial = self._try(name, kind)
+            except NotApplicable as reason:
+                if name not in self._useful:
+                    self.useless[name] = str(reason)
+                continue
+            self._useful.add(name)
+            self.useless.pop(name, None)
+            self._trials[name, kind] = trial
+            score = (trial.damage - self._damage) / (self.macs - trial.macs)
+            heapq.heappush(self._queue, (score, name, kind))
         return None
 
     def accept(self, trial: _Trial) -> None:
@@ -291,14 +298,26 @@ class _Search:
         self._trials.clear()
 
     def _try(self, name: str, kind: str) -> _Trial:
+        """The model with one more block replaced.
+
+        Raises:
+            NotApplicable: that saves nothing, does not run, or gives no finite outputs.
+        """
         inner = self._fitter.within(name)
         chosen = {each: how for each, how in self._chosen.items() if each not in inner}
         chosen[name] = kind
-        model, errors = self._fitter.build(chosen)
-        macs = self._costs.of(
-            model, [self._blocks[each] for each in chosen if chosen[each] == "linear"]
-        )
-        return _Trial(name, kind, chosen, model, errors, self._measure(model), macs)
+        linear = [self._blocks[each] for each in chosen if chosen[each] == "linear"]
+        try:
+            model, errors = self._fitter.build(chosen)
+            macs = self._costs.of(model, linear)
+            if macs >= self.macs:
+                raise NotApplicable("what stands for f(x) costs as much")
+            damage = self._measure(model)
+        except RuntimeUnavailableError as error:
+            raise NotApplicable(f"what stands for f(x) does not run: {error}") from error
+        if not math.isfinite(damage):
+            raise NotApplicable("with what stands for f(x) the outputs are not finite")
+        return _Trial(name, kind, chosen, model, errors, damage, macs)
 
 
 def _too_few(replaced: int, share: float, declined: Mapping[str, str]) -> str:

@@ -27,8 +27,8 @@ KINDS = ("constant", "linear")
 """What can stand for f(x)."""
 
 ROWS_PER_CHANNEL = 40
-MAX_HELD_BYTES = 2 << 30
-"""Memory for activations on the way; feeds are left out where it is too little."""
+MAX_KEPT_BYTES = 2 << 30
+"""Memory for the original's rows of all blocks together."""
 
 _RIDGES = (0.0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """Relative to the mean diagonal of X^T X."""
@@ -130,8 +130,6 @@ class BlockFitter:
             fit = fitted(x, y, linear=chosen[name] == "linear")
             places[name].write(fit)
             errors[name] = fit.error
-            if walk is not None and walk.held_bytes > MAX_HELD_BYTES:
-                walk.drop(max(1, int(len(walk) * MAX_HELD_BYTES / walk.held_bytes)))
         return built, errors
 
     def within(self, name: str) -> set[str]:
@@ -143,7 +141,8 @@ class BlockFitter:
         moved = np.moveaxis(value, block.axis, -1)
         count = moved.size // block.channels
         wanted = max(MIN_ROWS, ROWS_PER_CHANNEL * block.channels)
-        each = -(-min(wanted, MAX_ROW_BYTES // (8 * block.channels)) // len(self._feeds))
+        most = min(MAX_ROW_BYTES, MAX_KEPT_BYTES // len(self._blocks)) // (8 * block.channels)
+        each = -(-min(wanted, most) // len(self._feeds))
         chosen = np.arange(count)
         if count > each:
             random = np.random.default_rng([self._seed, number])
@@ -167,7 +166,7 @@ def fitted(x: np.ndarray, y: np.ndarray, *, linear: bool) -> Fit:
         return Fit(None, mean, _relative(float(np.square(target - mean).mean()), spread))
     count = len(inputs)
     start = max(1, count - max(1, count // 5))
-    first, held = slice(0, start), slice(start, None)
+    first, held = slice(0, start), slice(min(start, count - 1), None)  # one row alone is both
     errors = []
     for matrix, bias in _ridges(inputs[first], target[first], _RIDGES):
         missing = target[held] - inputs[held] @ matrix.T - bias
@@ -191,7 +190,7 @@ def _ridges(
     level = max(float(values.mean()), np.finfo(np.float64).tiny)
     for ridge in ridges:
         held = values + ridge * level
-        inverse = np.where(values > floor, 1.0 / np.where(held > 0.0, held, 1.0), 0.0)
+        inverse = np.divide(1.0, held, out=np.zeros_like(held), where=values > floor)
         matrix = (vectors @ (inverse[:, None] * product)).T
         yield matrix, mean - matrix @ x_mean
 

@@ -126,6 +126,27 @@ def test_what_saves_nothing_stays() -> None:
     assert found.report.declined == {"s": "what stands for f(x) costs as much"}
 
 
+def test_where_nothing_has_to_go_nothing_is_said_against_a_block() -> None:
+    found = graphopt.prune_blocks(network(), calibration=DATA, target_macs="100%")
+    assert found.report.replaced == ()
+    assert found.report.declined == {}
+
+
+def test_what_does_not_run_here_stands_for_nothing() -> None:
+    """ONNX Runtime has no convolution of doubles on CPUs, only products."""
+    doubles = model(
+        "double[N, 6, 5, 5] x",
+        "double[N, 6, 5, 5] y",
+        "t = Transpose<perm = [0, 2, 3, 1]>(x)\na = MatMul(t, w)\nb = Relu(a)\ng = MatMul(b, v)\n"
+        "f = Transpose<perm = [0, 3, 1, 2]>(g)\ny = Add(x, f)",
+        {"w": drawn(6, 40).astype(np.float64), "v": drawn(40, 6).astype(np.float64)},
+    )
+    found = graphopt.prune_blocks(
+        doubles, calibration={"x": RANDOM.normal(size=(64, 6, 5, 5))}, count=1
+    )
+    assert replaced(found) == [("y", "constant")]
+
+
 def test_a_budget_that_cannot_be_met_is_refused() -> None:
     with pytest.raises(EquivalenceError, match="only 4 residual blocks"):
         graphopt.prune_blocks(network(), calibration=DATA, count=5)

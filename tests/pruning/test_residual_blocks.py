@@ -287,6 +287,30 @@ def test_later_blocks_make_good_what_earlier_ones_miss() -> None:
     assert missed(both) < 0.9 * missed(alone)
 
 
+def test_the_rows_of_all_blocks_together_fit_into_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = EXACT["one behind the other, the first is what the second reads"]
+    original = prepared(case)
+    blocks, _ = find_blocks(original.graph)
+    feeds = [{"x": RANDOM.normal(size=(40, 9, 8)).astype(np.float32)} for _ in range(8)]
+    limit = 50_000
+    monkeypatch.setattr("graphopt.pruning.block_fit.MAX_KEPT_BYTES", limit)
+    fitter = BlockFitter(original, blocks, feeds)
+    kept = [*fitter._x.values(), *fitter._y.values()]
+    assert 0.8 * limit < sum(part.nbytes for parts in kept for part in parts) <= 1.1 * limit
+    _, errors = fitter.build(case.kinds)
+    assert all(error < 1e-9 for error in errors.values())
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_row_is_fitted_by_the_mean() -> None:
+    fit = fitted(drawn(1, 4), drawn(1, 4), linear=True)
+    assert fit.matrix is not None
+    assert not fit.matrix.any()
+    assert fit.error == 0.0
+
+
 @pytest.mark.parametrize("rows", [3, 30, 3000])
 def test_a_fit_is_no_worse_on_other_rows_than_the_mean(rows: int) -> None:
     """However few rows there are: the ridge is chosen on rows that are held out."""
