@@ -6,8 +6,7 @@ One after the other, the first is held to the channels that the original had, of
 gone: together they may make other ones. Each round linearizes y where it is (Gauss-Newton) and goes
 as far as a few conjugate gradients lead, damped as Levenberg and Marquardt do. Where samples that
 are not fitted to are no better off, the round is forgotten, and the next one is damped more. `aim`
-is the target, or where an activation cuts that off what is there already (see
-`graphopt.pruning.repair_solve`).
+is the target, or where an activation cuts off both what is there already.
 """
 
 from __future__ import annotations
@@ -34,6 +33,10 @@ FEWEST_SAMPLES = 2 * _HELD
 """With fewer than so many, or memory for fewer, nothing is fitted."""
 _BYTES = 256 << 20
 """What the columns of either layer may take."""
+_PRODUCTS = 5e9
+"""Multiplications of columns and weight of either layer: a fit does it some two hundred times."""
+_FEWEST_ROWS = 10
+"""Where memory and multiplications allow fewer rows for each column, nothing is fitted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +60,6 @@ class Pair:
         """The columns of the layer that has more."""
         return max(self.first.columns, self.second.columns)
 
-    def bytes(self, between: int, behind: int) -> int:
-        """What the columns of one sample take, of the layer whose take more.
-
-        Args:
-            between: positions of what the first gives.
-            behind: positions of what the second gives.
-        """
-        return 4 * max(self.first.columns * between, self.second.columns * behind)
-
 
 def pairs_of(layers: dict[str, Layer], aims: dict[str, Aim]) -> dict[str, Pair]:
     """By the name of the second layer the pairs of a graph."""
@@ -86,7 +80,7 @@ def pairs_of(layers: dict[str, Layer], aims: dict[str, Aim]) -> dict[str, Pair]:
 
 
 def samples_for(pair: Pair, between: int, behind: int) -> int:
-    """How many samples to fit to, as memory allows.
+    """How many samples to fit to, as memory and time allow; 0 where that is too few.
 
     Args:
         pair: the layers.
@@ -94,7 +88,13 @@ def samples_for(pair: Pair, between: int, behind: int) -> int:
         behind: positions of what the second gives.
     """
     wanted = max(-(-_ROWS_PER_COLUMN * pair.columns // behind), _MANY_SAMPLES)
-    return min(wanted, _BYTES // pair.bytes(between, behind))
+    for layer, positions in ((pair.first, between), (pair.second, behind)):
+        entries = layer.columns * positions
+        allowed = min(_BYTES // (4 * entries), int(_PRODUCTS // (entries * layer.outputs)))
+        if allowed * positions < _FEWEST_ROWS * layer.columns:
+            return 0
+        wanted = min(wanted, allowed)
+    return wanted
 
 
 def fit_pair(

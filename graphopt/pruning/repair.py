@@ -115,8 +115,9 @@ def repair(
             )
             if name in pairs:
                 with suppress(NotApplicable):  # they stay fitted one by one, then
-                    after = _refit_pair(pairs[name], aim, pruned, teacher, kept)
-                    report.refitted[name] = report.refitted[name][0], after
+                    left = _refit_pair(pairs[name], aim, pruned, teacher, kept)
+                    before, after = report.refitted[name]
+                    report.refitted[name] = before, after * left
         except NotApplicable as reason:
             report.skipped[name] = str(reason)
         except RuntimeUnavailableError as reason:
@@ -181,7 +182,7 @@ def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptInd
     """Fit a layer and the one before it together, where both walks are at the second.
 
     Returns:
-        The error that is left on samples that were not fitted to.
+        The share of the error that is left on samples that were not fitted to.
 
     Raises:
         NotApplicable: there is too little to fit to, or together they are no better.
@@ -199,7 +200,7 @@ def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptInd
     inputs, *branch = (_spread(arrays, count) for arrays in read)
     target = _spread(totals, count)
     if len(target) < FEWEST_SAMPLES:
-        raise NotApplicable(f"{len(target)} samples are too few, or the memory is for no more")
+        raise NotApplicable("the samples are too few, or too much to compute")
     indices = kept.get((aim.total, 1))
     target = target if indices is None else np.take(target, indices, 1)
     nodes = [pair.first.node, pair.second.data.producer()]
@@ -211,7 +212,7 @@ def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptInd
         raise NotApplicable("together they are no better")
     stretch = [node_name(node) for node in nodes if node is not None]
     pruned.again(stretch, pair.second.data.name or "")
-    return found[1]
+    return found[1] / found[0]
 
 
 def _spread(arrays: Sequence[np.ndarray], count: int) -> np.ndarray:

@@ -143,9 +143,11 @@ def fitted_on_few(
     all but the bias where it was. The arguments are those of `fitted`; `ridge` is the weakest.
     """
     count = rows.x.shape[1]
-    start = max(1, count - max(1, count // 5))
-    first, held = _between(rows, 0, start), _between(rows, start, count)
     solve = partial(fitted, matrix=matrix, bias=bias, fit_bias=fit_bias, low=low, high=high)
+    if count == 1:
+        return solve(rows, ridge=ridge * _FACTORS[-1])
+    start = count - max(1, count // 5)
+    first, held = _between(rows, 0, start), _between(rows, start, count)
     errors = []
     for factor in _FACTORS:
         fit = solve(first, ridge=ridge * factor)

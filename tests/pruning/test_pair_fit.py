@@ -244,6 +244,15 @@ def test_enough_samples_for_the_columns_within_the_memory() -> None:
     assert samples_for(pair, 1 << 20, 16) < FEWEST_SAMPLES
 
 
+@pytest.mark.parametrize(("width", "positions"), [(64, 3136), (512, 49), (512, 3136)])
+def test_a_pair_that_takes_too_long_is_not_fitted(width: int, positions: int) -> None:
+    """Hours for the last convolutions of VGG-16, of which few rows could be held."""
+    pair = pair_in(network(hidden=width, outputs=width))
+    count = samples_for(pair, positions, positions)
+    assert (count >= FEWEST_SAMPLES) == (width == 64)
+    assert count * positions * 9 * width * width <= 5e9
+
+
 def test_few_samples_leave_the_layers_fitted_one_by_one() -> None:
     original = network(RESIDUAL, outputs=3)
     groups = find_groups(original)

@@ -192,6 +192,16 @@ def test_feeds_are_left_out_where_memory_is_short() -> None:
     assert fewer.refitted["y"][1] < fewer.refitted["y"][0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_row_moves_the_bias_alone() -> None:
+    random = np.random.default_rng(0)
+    old = random.normal(size=(1, 6, 4))
+    x, target = (random.normal(size=size).astype(np.float32) for size in ((1, 1, 6), (1, 4)))
+    fit = fitted_on_few(Rows(x, target, None), old, np.zeros(4))
+    assert np.allclose(fit.matrix, old, atol=1e-4)
+    assert np.allclose(x[0] @ fit.matrix[0] + fit.bias, target, atol=1e-4)
+
+
 def test_few_rows_are_not_learnt_by_heart() -> None:
     """40 rows for 60 columns: what only they say is noise, and the old weights were right."""
     random = np.random.default_rng(0)
