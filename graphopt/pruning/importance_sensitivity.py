@@ -169,7 +169,11 @@ def _error(
     for name in expected[0] if expected else ():
         wanted = np.concatenate([feed[name].astype(np.float64).reshape(-1) for feed in expected])
         actual = np.concatenate([feed[name].astype(np.float64).reshape(-1) for feed in found])
-        if wanted.shape != actual.shape or not wanted.size:
+        if wanted.shape != actual.shape:
+            continue
+        finite = np.isfinite(wanted)  # masks, and what inputs that are no numbers give
+        wanted, actual = wanted[finite], actual[finite]
+        if not wanted.size:
             continue
         variance = max(float(wanted.var()), 1e-30)
         errors.append(float(((wanted - actual) ** 2).mean()) / variance)

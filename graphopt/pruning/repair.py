@@ -172,7 +172,9 @@ def _refit(
         high=aim.high,
         ridge=ridge,
     )
-    if not np.isfinite(fit.matrix).all() or fit.after > fit.before:
+    if not (math.isfinite(fit.before) and np.isfinite(fit.matrix).all()):
+        raise NotApplicable("what it reads or should give is too large for a fit")
+    if fit.after > fit.before:
         return fit.before, fit.before
     layer.write(fit.matrix, fit.bias)
     return fit.before, fit.after
@@ -257,11 +259,14 @@ def _rows(
             branches.append(branch)
             target = target - branch
         targets.append(target)
-    return Rows(
-        np.concatenate(inputs, axis=1),
-        np.concatenate(targets),
-        np.concatenate(branches) if branches else None,
-    )
+    x, target = np.concatenate(inputs, axis=1), np.concatenate(targets)
+    added = np.concatenate(branches) if branches else None
+    finite = np.isfinite(x).all(axis=(0, 2)) & np.isfinite(target).all(axis=1)
+    if finite.all():
+        return Rows(x, target, added)
+    if not finite.any():
+        raise NotApplicable("what it reads or should give is not finite")
+    return Rows(x[:, finite], target[finite], None if added is None else added[finite])
 
 
 class _Changed:

@@ -72,7 +72,10 @@ def consumer_moments(
             ]
         except NotApplicable:
             continue
-        moments[layer.name] = _moment(np.concatenate(parts, axis=1))
+        rows = np.concatenate(parts, axis=1)
+        finite = np.isfinite(rows).all(axis=(0, 2))
+        if finite.any():
+            moments[layer.name] = _moment(rows if finite.all() else rows[:, finite])
     return moments
 
 

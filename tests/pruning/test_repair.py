@@ -10,6 +10,7 @@ from graphopt.pruning.repair import RepairReport, repair
 from graphopt.pruning.repair_solve import Rows, fitted, fitted_on_few
 from graphopt.pruning.repair_targets import aims_of
 from graphopt.pruning.repair_walk import Walk
+from graphopt.pruning.statistics import consumer_moments
 from graphopt.pruning.surgery import kept_indices, prune
 from graphopt.runtime import Feed, Session
 from tests.pruning.pruning_models import model as made
@@ -282,6 +283,28 @@ def test_what_a_body_makes_of_a_repaired_layer_is_made_good_too() -> None:
     feeds: list[Feed] = [{**feed, "which": np.array(True)} for feed in drawn(99, 6)]
     report = half_of_sixteen(original, feeds)
     assert set(report.refitted) == {"z", "y"}
+
+
+def test_samples_that_are_not_finite_are_left_out() -> None:
+    original = made(
+        "float[N, 6] x",
+        "float[N, 5] y",
+        "h = Gemm(x, w, b)\nr = Relu(h)\ny = MatMul(r, v)",
+        {"w": (6, 16), "b": (16,), "v": (16, 5)},
+    )
+    feeds = drawn(8, 6)
+    broken: list[Feed] = [{"x": np.full((8, 6), number, np.float32)} for number in (np.nan, np.inf)]
+    without = half_of_sixteen(original, feeds).refitted["y"]
+    assert half_of_sixteen(original, [*feeds, *broken]).refitted["y"] == pytest.approx(without)
+    nothing = half_of_sixteen(original, broken)
+    assert nothing.refitted == {}
+    assert nothing.skipped == {"y": "what it reads or should give is not finite"}
+    sound, all_of_them = (
+        consumer_moments(original, find_groups(original), data)["y"].matrix
+        for data in (feeds, [*feeds, *broken])
+    )
+    assert np.array_equal(sound, all_of_them)
+    assert consumer_moments(original, find_groups(original), broken) == {}
 
 
 def test_a_product_with_a_vector_is_repaired() -> None:
