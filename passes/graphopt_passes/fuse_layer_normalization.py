@@ -6,8 +6,8 @@
 
 The square is Pow(d, 2) or d*d, the division may be a product with the reciprocal. The means are
 taken over the last axes, which are kept; `g` and `b` are constants of the shape of these axes.
-Declined below opset 17, where the means are taken over other axes, and where a value between is
-used elsewhere.
+Declined below opset 17, where the means are taken over other or empty axes, and where a value
+between is used elsewhere.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class FuseLayerNormalization(RewritePass):
             epsilon = positive_number(match.value("epsilon"))
             attributes = {"axis": axis - len(shape), "epsilon": epsilon}
         normalized = list(shape)[axis % len(shape) :]
+        if 0 in normalized:
+            raise NotApplicable("ONNX Runtime normalizes no empty axes")
         inputs = [data, _fitting(match.value("scale"), normalized, rewriter)]
         if "bias" in match.values:
             inputs.append(_fitting(match.value("bias"), normalized, rewriter))

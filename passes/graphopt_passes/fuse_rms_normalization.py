@@ -8,8 +8,8 @@
 The square is Pow(x, 2) or x*x, the division may be a product with the reciprocal or with the power
 of -1/2. The mean is taken over the last axis, whose size is known, and kept; `g` and `k` are
 constants of that axis. The operator computes the mean of half precision in single precision, and
-rounds before it multiplies with `g`: the last line is what it does. Declined below opset 23 and for
-doubles, whose mean it would take in single precision.
+rounds before it multiplies with `g`: the last line is what it does. Declined below opset 23, for an
+empty axis, and for doubles, whose mean it would take in single precision.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ class FuseRmsNormalization(RewritePass):
         size = shape[-1] if shape else None
         if shape is None or not isinstance(size, int):
             raise NotApplicable("the size of the last axis is not known")
+        if size == 0:
+            raise NotApplicable("ONNX Runtime normalizes no empty axis")
         keep_rank(data, match.root)
         if "done" in match.nodes:
             done = match.node("done")
