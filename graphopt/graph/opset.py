@@ -20,7 +20,8 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
     The conversion is ONNX's own, and makes new nodes.
 
     Raises:
-        UsageError: there is no conversion for one of the operators; one line says why.
+        UsageError: there is no such version, or no conversion for one of the operators; one line
+            says why.
     """
     present = opset_version(model.graph, model)
     if present >= version:
@@ -30,6 +31,9 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
         raise UsageError(f"{refused}: the model has no operators of ONNX")
     import onnx.version_converter
 
+    newest = onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise UsageError(f"{refused}: {newest} is the newest that the installed ONNX knows")
     source = clone(model)
     try:
         inline_functions(source)  # the converter forgets them
@@ -43,6 +47,7 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
             raise UsageError(f"{refused}: ONNX's converter changes the model's inputs or outputs")
         for old, new in zip(before, after, strict=True):
             new.type, new.shape = old.type, old.shape
+            new.metadata_props.update(old.metadata_props)
     _give_back(model, raised)
     problems = verify(raised)
     if problems:
@@ -51,8 +56,9 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
 
 
 def _give_back(model: ir.Model, raised: ir.Model) -> None:
-    """What the conversion loses: notes on nodes, and where the weights are kept."""
+    """What the conversion loses: notes on the graph and nodes, and where the weights are kept."""
     raised.metadata_props.update(model.metadata_props)
+    raised.graph.metadata_props.update(model.graph.metadata_props)
     notes = {node.outputs[0].name: node.metadata_props for node in model.graph if node.outputs}
     for node in raised.graph:
         if node.outputs:
