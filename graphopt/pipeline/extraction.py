@@ -96,13 +96,14 @@ def _checked(part: ir.Model, whole: ir.Model, seed: int) -> tuple[int, str]:
     made = [value.name or "" for value in part.graph.outputs]
     own = {value.name for value in (*whole.graph.inputs, *whole.graph.outputs)}
     inner = [name for name in dict.fromkeys((*taken, *made)) if name not in own]
-    asked = [*inner, *(name for name in made if name in own)]
     try:
         session, reference = Session(part), Session(whole, outputs=inner)
         feeds = list(runnable_feeds(whole, Session(whole), count=_INPUTS, seed=seed))
         for feed in feeds:
+            # ONNX Runtime does not give its inputs back.
+            asked = [*inner, *(name for name in made if name in own and name not in feed)]
             found = {**feed, **reference.run(feed, asked)}
-            again = reference.run(feed, asked)
+            again = {**feed, **reference.run(feed, asked)}
             expected = {name: found[name] for name in made}
             twice = {name: again[name] for name in made}
             if any(not one.ok for one in compare_outputs(expected, twice)):

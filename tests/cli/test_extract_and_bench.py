@@ -30,6 +30,14 @@ def test_a_part_is_written_and_proved(model: Path, tmp_path: Path, invoke: Invok
     assert "verified on" in done.out
 
 
+def test_an_input_may_be_an_output_too(model: Path, tmp_path: Path, invoke: Invoke) -> None:
+    graph = load(model).graph
+    taken, given = graph.inputs[0].name, graph.outputs[0].name
+    done = invoke("extract", model, tmp_path / "a.onnx", "--outputs", f"{given},{taken}", "--json")
+    assert done.code == 0
+    assert done.json["verified"] > 0
+
+
 def test_the_middle_of_every_fixture(fixtures: Path, tmp_path: Path, invoke: Invoke) -> None:
     cut = 0
     for path in sorted(fixtures.glob("*.onnx")):
