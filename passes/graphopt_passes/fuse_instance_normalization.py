@@ -10,9 +10,9 @@ d*d, the division may be a product with the reciprocal. `k` is one number for ea
 for all. Groups of channels that stand in rank 3 are normalized so too: that is how
 GroupNormalization is written, and faster in ONNX Runtime than the operator of that name.
 
-Declined where the means are taken over other axes, where the number of channels is not known, in
-rank 3 with a scale for each place of the last axis, which is a LayerNormalization, and for doubles,
-which ONNX Runtime does not normalize.
+Declined where the means are taken over other axes or over one number, where the number of channels
+is not known, in rank 3 with a scale for each place of the last axis, which is a LayerNormalization,
+and for doubles, which ONNX Runtime does not normalize.
 """
 
 from __future__ import annotations
@@ -75,6 +75,9 @@ class FuseInstanceNormalization(RewritePass):
         channels = shape[1]
         if not isinstance(channels, int):
             raise NotApplicable("the number of channels is not known")
+        if all(size == 1 for size in shape[2:]):
+            # x - mean(x) is 0 in parts; runtimes take the mean away behind the scale, and cancel.
+            raise NotApplicable("a channel is one number")
         scale, bias = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         if "done" in match.nodes:
             done = match.node("done")
