@@ -109,7 +109,8 @@ def _shortest_beginning(
             high = middle
         else:
             low = middle
-    cuts = range(high, min(high + _MOST_CUTS, len(sites)))  # all in float32 is no conversion
+    # Behind the middle of a small model a Cast is saved by converting nothing.
+    cuts = range(high, min(high + _MOST_CUTS, len(sites) // 2 + 1))
     best = min(cuts, key=lambda end: casts(frozenset(sites[:end])), default=high)
     longer = frozenset(sites[:best])
     return longer if best != high and accepts(longer) else frozenset(sites[:high])

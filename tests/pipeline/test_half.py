@@ -255,6 +255,15 @@ def test_a_beginning_goes_on_to_where_one_tensor_passes() -> None:
     assert found == frozenset(sites[:18])
 
 
+def test_no_cast_is_saved_by_converting_next_to_nothing() -> None:
+    sites = [f"s{i}" for i in range(20)]
+    # Behind the middle the few operators left are not worth a Cast, and stay float32 as well.
+    found = find_culprits(
+        sites, lambda floats: set(sites[:3]) <= floats, lambda _: 0.02, lambda f: 4 * (len(f) < 15)
+    )
+    assert found == set(sites[:3])
+
+
 def test_an_error_that_comes_late_is_not_answered_by_a_beginning() -> None:
     sites = [f"n{index}" for index in range(64)]
     found = find_culprits(
