@@ -40,6 +40,9 @@ from graphopt.precision.storage import storage_plan, store
 from graphopt.report import CheckReport, CheckStatus
 from graphopt.rewrite import Journal
 
+_ENOUGH_INPUTS = 16
+"""Real inputs from which on a model that is right on all has to be so with room for others: of
+fewer the room would be most of the tolerance, and keep in float32 what need not be."""
 _MOST_FEEDS = 32
 """Inputs that weights are rounded by: each gives hundreds of rows to every layer."""
 
@@ -174,7 +177,7 @@ class Trial:
         """Whether the model is right with all in half that nothing is known against."""
         self._round_weights()
         self.tell("comparing with the original")
-        return self._accepts(frozenset())
+        return self._accepts_whole()
 
     def _loses_small(self, report: HalfReport) -> bool:
         """Try what is too small for half in half all the same; whether that is right."""
@@ -228,7 +231,7 @@ class Trial:
         if self._rounded:
             # What was fitted to a few inputs may be worse on one of the rest.
             chosen, self._rounded = self._rounded, {}
-            if self._accepts(frozenset()):
+            if self._accepts_whole():
                 return frozenset()
             self._rounded = chosen
         culprits = find_culprits(
@@ -239,7 +242,8 @@ class Trial:
         )
         if culprits is None:
             self._last, self._task = first, task
-            return None
+            # Right on all inputs, and no mixture is better: there was no room to be had.
+            return None if first.status is CheckStatus.FAILED else frozenset()
         self._accepts(culprits)
         report.fallen_back = sorted(culprits)
         return culprits
@@ -319,11 +323,20 @@ class Trial:
             self._last.reason = f"by the task's measure; {self._last.reason}"
         return allowed
 
+    def _accepts_whole(self) -> bool:
+        """Whether all is right in half; with room where enough inputs tell how much that is."""
+        if not self._accepts(frozenset()):
+            return False
+        few = self.options.calibration is None or self._last.inputs_tried < _ENOUGH_INPUTS
+        return few or self._has_room()
+
     def _accepts_with_room(self, culprits: frozenset[str]) -> bool:
         """Whether it is right by so much that it is likely to be on other inputs too."""
+        return self._accepts(culprits) and self._has_room()
+
+    def _has_room(self) -> bool:
+        """Whether the last comparison left room for inputs that were not shown."""
         checker = self._checker
-        if not self._accepts(culprits):
-            return False
         if (
             checker is None
             or self._metric is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from graphopt.pipeline.half_search import find_culprits
 from graphopt.precision import FLOAT16, Measurements, Request, count_casts, make_plan
 from graphopt.precision.simulation import simulated
 from graphopt.report import CheckStatus
-from graphopt.runtime import Session
+from graphopt.runtime import Feed, Session
 from graphopt.shapes import infer_shapes
 
 QUICK = ("digits_mlp", "digits_resnet", "digits_transformer", "digits_transformer_dynamo")
@@ -104,6 +105,43 @@ g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0
     assert result.report.check.status is CheckStatus.VERIFIED
     assert result.report.fallen_back
     assert half_nodes(result.model) >= {"MatMul"}
+
+
+def sums_of_close_numbers(count: int) -> tuple[str, list[Feed]]:
+    """A model that loses digits in half, and inputs for it."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,4] x) => (float[2,4] y) <float c = {8.0}, float d = {8.0}> {
+  a = Add(x, c)
+  b = Sub(a, d)
+  y = Neg(b)
+}"""
+    random = np.random.default_rng(0)
+    return text, [{"x": random.uniform(0.5, 1, (2, 4)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.mark.parametrize(("count", "falls_back"), [(15, False), (16, True)])
+def test_enough_inputs_have_to_leave_room_for_others(count: int, falls_back: bool) -> None:
+    text, feeds = sums_of_close_numbers(count)
+    options = HalfOptions(level=0, calibration=feeds, rtol=0.1)
+    (first,) = convert_half(from_text(text), options).report.check.outputs
+    close = replace(options, rtol=1.05 * first.relative_error)
+    report = convert_half(from_text(text), close).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert bool(report.fallen_back) == falls_back
+    (found,) = report.check.outputs
+    assert (found.relative_error < 0.8 * close.rtol) == falls_back
+
+
+def test_what_has_no_room_is_right_where_nothing_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, feeds = sums_of_close_numbers(16)
+    options = HalfOptions(level=0, calibration=feeds, rtol=0.1)
+    (first,) = convert_half(from_text(text), options).report.check.outputs
+    monkeypatch.setattr(half_trial, "find_culprits", lambda *_: None)
+    close = replace(options, rtol=1.05 * first.relative_error)
+    report = convert_half(from_text(text), close).report
+    assert report.check.status is CheckStatus.VERIFIED
+    assert report.fallen_back == []
+    assert report.check.outputs[0].relative_error == first.relative_error
 
 
 CLOSE = """<ir_version: 8, opset_import: ["" : 17]>
