@@ -167,7 +167,7 @@ def table(rows: list[Row]) -> str:
     for each in rows:
         start = f"| {each['model']} | {TASKS[each['model']]} | {each['share']:g}% |"
         if "refused" in each:
-            lines.append(f"{start} | {each['refused']} | | | | | |")
+            lines.append(f"{start} | {each['refused'].split(';')[0]} | | | | | |")
             continue
         found = each["latency"]
         lines.append(
