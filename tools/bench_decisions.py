@@ -33,8 +33,9 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from latency_cases import Case, zoo_cases  # noqa: E402
 
+from tools.marked_page import write_between  # noqa: E402
+
 WORK = ROOT / "build" / "decisions"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- decisions: made by tools/bench_decisions.py -->"
 END = "<!-- end of decisions -->"
 _QUANTIZE = (
@@ -191,14 +192,6 @@ def as_markdown(decisions: list[Decision], machine: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_section(text: str) -> None:
-    """Put the text between the marks of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-
-
 def _machine(name: str | None) -> Any:
     from graphopt.cost.latency import calibrate, load_profile
 
@@ -218,7 +211,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=WORK / "measured.json")
     parser.add_argument("--no-measuring", action="store_true", help="use what was kept")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     from graphopt.cost.latency import predict
@@ -251,7 +244,7 @@ def main() -> int:
     text = as_markdown(decisions, machine)
     print(json.dumps([asdict(d) for d in decisions], indent=1) if arguments.json else text)
     if arguments.write:
-        write_section(text)
+        write_between(BEGIN, END, text)
     return 0
 
 

@@ -34,9 +34,9 @@ from graphopt.pipeline.prune import prune  # noqa: E402
 from graphopt.runtime import Session  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
 from tests.zoo_models import loader  # noqa: E402
+from tools.marked_page import write_between  # noqa: E402
 
 WORK = ROOT / "build" / "distill"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- distillation: made by tools/bench_distill.py -->"
 END = "<!-- end of distillation -->"
 CALIBRATION = 1024
@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     options = parser.parse_args()
     if not (ZOO / "MANIFEST.json").is_file():
         print("the zoo is not there", file=sys.stderr)
@@ -208,10 +208,7 @@ def main() -> int:
     rows = [row(module, speedup, images, labels, options) for speedup in options.speedups]
     print(json.dumps([asdict(r) for r in rows], indent=1) if options.json else as_markdown(rows))
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n{as_markdown(rows)}{END}{after}", encoding="utf-8")
+        write_between(BEGIN, END, as_markdown(rows))
     return 0
 
 

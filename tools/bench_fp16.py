@@ -33,9 +33,9 @@ from half_cases import Case, cases, count_casts, difference, measures, task_metr
 from half_large import measure_large  # noqa: E402
 
 from tests.conftest import ZOO  # noqa: E402 - the lines above find them
+from tools.marked_page import write_between  # noqa: E402
 
 WORK = ROOT / "build" / "fp16"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- fp16: made by tools/bench_fp16.py -->"
 END = "<!-- end of fp16 -->"
 TOLERANCE = 1e-2
@@ -297,10 +297,7 @@ def main() -> int:
     if arguments.table or arguments.write:
         print(table(rows))
     if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        text = f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
-        PAGE.write_text(text, encoding="utf-8")
+        write_between(BEGIN, END, f"{table(rows)}\n")
     return int(any(row.misses() for row in rows))
 
 

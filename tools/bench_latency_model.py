@@ -27,9 +27,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 import numpy as np  # noqa: E402
 from latency_cases import Case, export_cases, quantized, zoo_cases  # noqa: E402
 
+from tools.marked_page import write_between  # noqa: E402
+
 EXPORTS = ROOT / "build" / "exports"
 WORK = ROOT / "build" / "latency"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- latency: made by tools/bench_latency_model.py -->"
 END = "<!-- end of latency -->"
 _SLOW = 1.12
@@ -267,16 +268,6 @@ def as_markdown(results: list[Result], machine: Any, others: list[list[Result]])
     return "\n".join(lines) + "\n"
 
 
-def write_section(text: str) -> None:
-    """Put the text between the marks of the page; at its end where it has none yet."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "# Benchmarks\n"
-    if BEGIN not in page:
-        page += f"\n## Latency\n\n{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-
-
 def _machines(names: list[str]) -> list[Any]:
     from graphopt.cost.latency import calibrate, load_profile
 
@@ -296,7 +287,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=WORK / "measured.json")
     parser.add_argument("--no-measuring", action="store_true", help="use what was kept")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     machine, *further = _machines(arguments.device)
@@ -321,7 +312,7 @@ def main() -> int:
     else:
         print(as_markdown(results, machine, others))
     if arguments.write:
-        write_section(as_markdown(results, machine, others))
+        write_between(BEGIN, END, as_markdown(results, machine, others))
     return 0
 
 

@@ -46,9 +46,9 @@ from graphopt.pruning.uniform import uniform_kept  # noqa: E402
 from graphopt.runtime import Feed, Session  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
 from tests.zoo_models import loader  # noqa: E402
+from tools.marked_page import write_between  # noqa: E402
 
 WORK = ROOT / "build" / "prune"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- prune: made by tools/bench_prune.py -->"
 END = "<!-- end of prune -->"
 SEED = 0
@@ -299,11 +299,7 @@ def write_page(rows: list[Row]) -> None:
         "\n".join(table([row for row in rows if row.model == model]))
         for model in dict.fromkeys(row.model for row in rows)
     ]
-    text = "\n\n".join(tables)
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    write_between(BEGIN, END, "\n\n".join(tables) + "\n")
 
 
 def main() -> int:

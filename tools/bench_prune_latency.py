@@ -33,31 +33,22 @@ from graphopt.graph import ir, load  # noqa: E402
 from graphopt.runtime import Feed, Session, time_interleaved  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
 from tests.zoo_models import loader  # noqa: E402
+from tools.marked_page import write_between  # noqa: E402
 
 WORK = ROOT / "build" / "prune_latency.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- prune latency: made by tools/bench_prune_latency.py -->"
 END = "<!-- end of prune latency -->"
 SEED = 0
 SECONDS = 2.0
 TASKS = {
-    "fastestdet": "detector",
-    "deeplabv3_mnv2_dm05_pascal_deq": "segmentation",
-    "silero_vad_16k_op15": "audio",
-    "stories260k": "language model",
-    "mnist_vit": "transformer",
-    "cifar_resnet20": "classifier",
-    "lprnet": "text",
+    "fastestdet": ("detector", "map50"),
+    "deeplabv3_mnv2_dm05_pascal_deq": ("segmentation", "same pixels"),
+    "silero_vad_16k_op15": ("audio", "same windows"),
+    "stories260k": ("language model", "perplexity"),
+    "mnist_vit": ("transformer", "top-1"),
+    "cifar_resnet20": ("classifier", "top-1"),
 }
-MEASURES = {
-    "fastestdet": "map50",
-    "deeplabv3_mnv2_dm05_pascal_deq": "same pixels",
-    "silero_vad_16k_op15": "same windows",
-    "stories260k": "perplexity",
-    "mnist_vit": "top-1",
-    "cifar_resnet20": "top-1",
-    "lprnet": "plates",
-}
+"""By model what it does, and the measure of it."""
 Sample = tuple[Feed, Any]
 Row = dict[str, Any]
 
@@ -77,7 +68,7 @@ def measure(
 ) -> float:
     """The task's measure over the samples, or the share of answers that are the original's."""
     session, reference = Session(model, optimized=True), Session(original, optimized=True)
-    kind = MEASURES[name]
+    kind = TASKS[name][1]
     right = total = 0.0
     predictions, truths = [], []
     for feed, labels in samples:
@@ -85,9 +76,6 @@ def measure(
         answer = outputs[0]
         if kind == "top-1":
             right += float((answer.reshape(len(labels), -1).argmax(1) == labels).sum())
-            total += len(labels)
-        elif kind == "plates":
-            right += sum(module.ctc(p.argmax(0)) == t for p, t in zip(answer, labels, strict=True))
             total += len(labels)
         elif kind == "perplexity":
             shares = module.softmax(answer.astype(np.float64))
@@ -135,7 +123,7 @@ def row(zoo: Path, name: str, share: float, rounds: int) -> Row:
     half = len(samples) // 2
     calibrated, judged = ([samples[i] for i in part] for part in (order[:half], order[half:]))
     started = time.perf_counter()
-    made: Row = {"model": name, "share": share, "measure": MEASURES[name]}
+    made: Row = {"model": name, "share": share, "measure": TASKS[name][1]}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "pruned.onnx"
         try:
@@ -165,7 +153,7 @@ def table(rows: list[Row]) -> str:
         "|---|---|---:|---:|---|---:|---|---:|---:|---:|",
     ]
     for each in rows:
-        start = f"| {each['model']} | {TASKS[each['model']]} | {each['share']:g}% |"
+        start = f"| {each['model']} | {TASKS[each['model']][0]} | {each['share']:g}% |"
         if "refused" in each:
             lines.append(f"{start} | {each['refused'].split(';')[0]} | | | | | |")
             continue
@@ -176,14 +164,6 @@ def table(rows: list[Row]) -> str:
             f"{each['after']:.4g} | {each['seconds']:.0f} |"
         )
     return "\n".join(lines)
-
-
-def write_page(text: str) -> None:
-    """Put the table between the markers of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -201,7 +181,7 @@ def main() -> int:
         WORK.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(kept[name]), flush=True)
     if arguments.write:
-        write_page(table([kept[name] for name in TASKS if name in kept]))
+        write_between(BEGIN, END, table([kept[name] for name in TASKS if name in kept]) + "\n")
     return 0
 
 

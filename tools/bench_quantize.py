@@ -33,10 +33,10 @@ from latency_cases import export_cases, zoo_cases  # noqa: E402
 
 from tests.conftest import ZOO  # noqa: E402 - the line above finds it
 from tests.zoo_models import loader  # noqa: E402 - the same
+from tools.marked_page import write_between  # noqa: E402
 
 EXPORTS = ROOT / "build" / "exports"
 WORK = ROOT / "build" / "quantize"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- quantize: made by tools/bench_quantize.py -->"
 END = "<!-- end of quantize -->"
 CALIBRATION, JUDGED = 64, 5000
@@ -503,9 +503,7 @@ def main() -> int:
         if arguments.json:
             arguments.json.write_text(json.dumps(whole, indent=1) + "\n")
         if arguments.write:
-            page = PAGE.read_text(encoding="utf-8")
-            before, rest = page.split(BEGIN)
-            PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+            write_between(BEGIN, END, f"{text}\n")
     return 0
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+from tools.marked_page import write_between
+
 BEGIN = "<!-- lossless: made by tools/bench_optimize.py -->"
 END = "<!-- end of lossless -->"
 COUNTED = ("graphopt", "onnxsim", "onnxslim", "onnxscript", "ORT basic")
@@ -17,17 +17,8 @@ Record = dict[str, dict[str, Any]]
 
 
 def write_page(record: Record) -> None:
-    """Put the tables between the markers of the page.
-
-    Raises:
-        SystemExit: the page has no markers.
-    """
-    text = PAGE.read_text("utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE} has no '{BEGIN}' and '{END}': write them where it is to go")
-    PAGE.write_text(f"{before}{BEGIN}\n{_tables(record)}{END}{after}", "utf-8")
+    """Put the tables between the markers of the page."""
+    write_between(BEGIN, END, _tables(record))
 
 
 def _tables(record: Record) -> str:
