@@ -1,6 +1,7 @@
 """Ask `graphopt prune` for a latency, and measure what came out once more, with its task's measure.
 
-    python tools/bench_prune_latency.py [NAME ...] [--zoo DIR] [--share 75] [--rounds 7] [--write]
+    python tools/bench_prune_latency.py [NAME ...] [--zoo DIR] [--share 75] [--threads 1]
+        [--rounds 7] [--write]
 
 One half of a model's samples, drawn with a seed, is calibrated on, the other half is judged: top-1,
 map50, perplexity, and where there are no labels how often the answer is the original's (speech or
@@ -30,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 import graphopt  # noqa: E402 - the line above finds it
 from graphopt.errors import GraphoptError  # noqa: E402
 from graphopt.graph import ir, load  # noqa: E402
-from graphopt.runtime import Feed, Session, time_interleaved  # noqa: E402
+from graphopt.runtime import Feed, Session, speedup, turns_interleaved  # noqa: E402
 from tests.conftest import ZOO  # noqa: E402
 from tests.zoo_models import loader  # noqa: E402
 from tools.marked_page import write_between  # noqa: E402
@@ -97,17 +98,18 @@ def measure(
     return math.exp(right / total) if kind == "perplexity" else right / total
 
 
-def latency(original: ir.Model, model: ir.Model, feed: Feed, rounds: int) -> list[float]:
+def latency(
+    original: ir.Model, model: ir.Model, feed: Feed, threads: int, rounds: int
+) -> list[float]:
     """The latency of the model over the original's, of each pair of sessions."""
     found = []
     for _ in range(rounds):
-        sessions = [Session(each, optimized=True) for each in (original, model)]
-        before, after = time_interleaved(sessions, feed, seconds=SECONDS)
-        found.append(after / before)
+        sessions = [Session(each, optimized=True, threads=threads) for each in (original, model)]
+        found.append(1.0 / speedup(*turns_interleaved(sessions, feed, seconds=SECONDS)))
     return found
 
 
-def row(zoo: Path, name: str, share: float, rounds: int) -> Row:
+def row(zoo: Path, name: str, share: float, threads: int, rounds: int) -> Row:
     """Prune one model, and measure what came out."""
     module = loader(zoo)
     path = zoo / "models" / f"{name}.onnx"
@@ -123,7 +125,7 @@ def row(zoo: Path, name: str, share: float, rounds: int) -> Row:
     half = len(samples) // 2
     calibrated, judged = ([samples[i] for i in part] for part in (order[:half], order[half:]))
     started = time.perf_counter()
-    made: Row = {"model": name, "share": share, "measure": TASKS[name][1]}
+    made: Row = {"model": name, "share": share, "threads": threads, "measure": TASKS[name][1]}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "pruned.onnx"
         try:
@@ -133,6 +135,7 @@ def row(zoo: Path, name: str, share: float, rounds: int) -> Row:
                 target_latency=f"{share:g}%",
                 calibration=[feed for feed, _ in calibrated],
                 seed=SEED,
+                threads=threads,
                 progress=lambda line: print(f"  {line}", file=sys.stderr),
             ).report
         except GraphoptError as error:
@@ -140,7 +143,7 @@ def row(zoo: Path, name: str, share: float, rounds: int) -> Row:
         made["seconds"] = time.perf_counter() - started
         made["macs"] = report.macs[1] / report.macs[0]
         pruned = load(target)
-        made["latency"] = latency(original, pruned, judged[0][0], rounds)
+        made["latency"] = latency(original, pruned, judged[0][0], threads, rounds)
         made["before"] = measure(module, name, original, original, judged)
         made["after"] = measure(module, name, original, pruned, judged)
     return made
@@ -153,7 +156,8 @@ def table(rows: list[Row]) -> str:
         "|---|---|---:|---:|---|---:|---|---:|---:|---:|",
     ]
     for each in rows:
-        start = f"| {each['model']} | {TASKS[each['model']][0]} | {each['share']:g}% |"
+        start = f"| {each['model']} | {TASKS[each['model']][0]} | {each['share']:g}% | "
+        start += f"{each['threads']} |"
         if "refused" in each:
             lines.append(f"{start} | {each['refused'].split(';')[0]} | | | | | |")
             continue
@@ -172,12 +176,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", default=[])
     parser.add_argument("--zoo", type=Path, default=ZOO)
     parser.add_argument("--share", type=float, default=75.0)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     kept = json.loads(WORK.read_text(encoding="utf-8")) if WORK.exists() else {}
     for name in arguments.names or TASKS:
-        kept[name] = row(arguments.zoo, name, arguments.share, arguments.rounds)
+        kept[name] = row(arguments.zoo, name, arguments.share, arguments.threads, arguments.rounds)
         WORK.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(kept[name]), flush=True)
     if arguments.write:

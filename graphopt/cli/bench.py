@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import click
@@ -71,7 +72,13 @@ def bench(
 
     from graphopt.cli.progress import ProgressLine
     from graphopt.graph import load
-    from graphopt.runtime import Session, read_feeds, runnable_feeds, time_interleaved
+    from graphopt.runtime import (
+        Session,
+        read_feeds,
+        runnable_feeds,
+        speedup,
+        turns_interleaved,
+    )
     from graphopt.shapes import infer_shapes
 
     with ProgressLine(invocation) as progress:
@@ -94,10 +101,15 @@ def bench(
             sessions = [
                 Session(model, optimized=True, threads=count, provider=provider) for model in models
             ]
-            medians = time_interleaved(sessions, feed, seconds=seconds * len(models))
+            turns = turns_interleaved(sessions, feed, seconds=seconds * len(models))
             rows += [
-                {"model": source, "threads": count, "seconds": median, "ratio": medians[0] / median}
-                for source, median in zip(sources, medians, strict=True)
+                {
+                    "model": source,
+                    "threads": count,
+                    "seconds": median(times),
+                    "ratio": speedup(turns[0], times),
+                }
+                for source, times in zip(sources, turns, strict=True)
             ]
     if invocation.json:
         print_json({"ok": True, "models": list(sources), "runs": rows})

@@ -45,6 +45,13 @@ def judging_options(command: Decorated) -> Decorated:
         click.option(
             "--measure/--no-measure", default=True, show_default=True, help="Time both models."
         ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Threads to time with; 0 is ONNX Runtime's choice.",
+        ),
         output_options("Overwrite what exists."),
         speaking_options,
     )(command)

@@ -23,6 +23,7 @@ from graphopt.pipeline.check import Checker
 from graphopt.pipeline.guard import interface_change, interface_of
 from graphopt.pipeline.memory import Memory, latency_bytes, weight_bytes
 from graphopt.pipeline.model_files import (
+    as_written,
     check_output,
     described_values,
     forget_inferred,
@@ -235,7 +236,8 @@ def optimize(
     tell = progress or _silent  # what follows is left out where it does not fit, or takes little
     if measure and checker is not None:
         tell("measuring latency")
-        _measure(original, model, checker, report, memory)
+        written = [as_written(item, described) for item in (original, model)]
+        _measure(written, checker, report, memory)
     result = deliver(
         model,
         report,
@@ -446,13 +448,11 @@ def _speed_that_fits(
     return race(before, after)
 
 
-def _measure(
-    original: ir.Model, model: ir.Model, checker: Checker, report: Report, memory: Memory
-) -> None:
-    """Time both models, interleaved, as ONNX Runtime runs them for its users."""
+def _measure(models: Sequence[ir.Model], checker: Checker, report: Report, memory: Memory) -> None:
+    """Time the original and the result, interleaved, as ONNX Runtime runs them for its users."""
     from statistics import median
 
-    from graphopt.runtime import Session, speedups, turns_apart, turns_interleaved
+    from graphopt.runtime import Session, speedup, speedups, turns_apart, turns_interleaved
 
     feed = next(checker.feeds(), None)
     if feed is None or checker.unavailable is not None:
@@ -460,7 +460,6 @@ def _measure(
         if report.check.status is CheckStatus.OFF:  # else the check tells the same
             report.warnings.append(f"the latency could not be measured: {reason}")
         return
-    models = (original, model)
     needed = [latency_bytes(item) for item in models]
     in_turns = max(map(weight_bytes, models)) > _HELD_TWICE or memory.lack(sum(needed)) is not None
     lack = memory.lack(max(needed))
@@ -476,7 +475,8 @@ def _measure(
     except RuntimeUnavailableError as error:
         report.warnings.append(f"the latency could not be measured: {error}")
         return
-    report.latency_before, report.latency_after = map(median, turns)
+    report.latency_before = median(turns[0])
+    report.latency_after = report.latency_before / speedup(*turns)
     report.speedups = speedups(*turns)
 
 

@@ -94,6 +94,7 @@ def prune(
     input_shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     dims: Mapping[str, int] | None = None,
     seed: int = 0,
+    threads: int = 0,
     measure: bool = False,
     overwrite: bool = False,
     external_data: bool | None = None,
@@ -125,7 +126,8 @@ def prune(
         input_shapes: shapes by input name.
         dims: sizes of symbolic dims.
         seed: of random importance, of inputs that are made up and of changes of images.
-        measure: time both models as ONNX Runtime runs them by default.
+        threads: that latencies are measured with; 0 leaves the choice to ONNX Runtime.
+        measure: time both models, with the optimizations that ONNX Runtime makes by default.
         overwrite: let `output` replace a file.
         external_data: keep weights in a file of their own; None decides by size and source.
         progress: called with a line about what is being done.
@@ -155,7 +157,15 @@ def prune(
     model = prepared(original, input_shapes, dims, tell)
     tell("finding groups of channels")
     groups = ignoring(find_groups(model), ignore)
-    judge = Judge(original, calibration=calibration, samples=samples, metric=metric, seed=seed)
+    judge = Judge(
+        original,
+        calibration=calibration,
+        samples=samples,
+        metric=metric,
+        seed=seed,
+        described=delivery.described,
+        threads=threads,
+    )
     costs = PruningCosts(model, groups, judge.sizes())
     tell("ranking channels")
     if judge.feeds:
@@ -204,14 +214,9 @@ def prune(
         skipped = merge(pruned, groups, kept) if repair and not feeds else {}
         reports[id(pruned)] = RepairReport(skipped=skipped)
         remove_units(pruned, groups, kept)
-        # What a budget measures but accuracy does not depend on the numbers in the weights.
-        if budget.drop is not None:
-            mend(pruned, kept)
         return pruned
 
-    kept, pruned = budget.meet(choose, build, costs, judge, tell)
-    if budget.drop is None:
-        mend(pruned, kept)
+    kept, pruned = budget.meet(choose, build, mend, costs, judge, tell)
     repaired = reports[id(pruned)]
     counts = counts_of(kept)
     report = PruneReport(

@@ -122,6 +122,7 @@ def prune_blocks(
     input_shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     dims: Mapping[str, int] | None = None,
     seed: int = 0,
+    threads: int = 0,
     measure: bool = False,
     overwrite: bool = False,
     external_data: bool | None = None,
@@ -142,7 +143,8 @@ def prune_blocks(
         input_shapes: shapes by input name.
         dims: sizes of symbolic dims.
         seed: of the rows that are fitted to.
-        measure: time both models as ONNX Runtime runs them by default.
+        threads: that both are timed with; 0 leaves the choice to ONNX Runtime.
+        measure: time both models, with the optimizations that ONNX Runtime makes by default.
         overwrite: let `output` replace a file.
         external_data: keep weights in a file of their own; None decides by size and source.
         progress: called with a line about what is being done.
@@ -162,7 +164,13 @@ def prune_blocks(
     delivery = Delivery(source, output, overwrite=overwrite, external_data=external_data, tell=tell)
     model = prepared(delivery.original, input_shapes, dims, tell)
     judge = Judge(
-        delivery.original, calibration=calibration, samples=samples, metric=metric, seed=seed
+        delivery.original,
+        calibration=calibration,
+        samples=samples,
+        metric=metric,
+        seed=seed,
+        described=delivery.described,
+        threads=threads,
     )
     if budget.drop is not None:
         judge.check_drop()

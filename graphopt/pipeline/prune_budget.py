@@ -14,7 +14,7 @@ from typing import Protocol
 
 from graphopt.errors import EquivalenceError, UsageError
 from graphopt.graph import ir
-from graphopt.pipeline.prune_latency import Kept, meet_latency
+from graphopt.pipeline.prune_latency import Finish, Kept, meet_latency
 from graphopt.pipeline.task_metric import Drop
 from graphopt.pruning.coupling_costs import PruningCosts, counts_of
 
@@ -129,15 +129,17 @@ class Budget:
         self,
         choose: Callable[[float], Kept],
         build: Callable[[Kept], ir.Model],
+        finish: Finish,
         costs: PruningCosts,
         judge: Judge,
         tell: Callable[[str], None],
     ) -> tuple[Kept, ir.Model]:
-        """The units that stay, and the model without the others.
+        """The units that stay, and the model without the others, finished.
 
         Args:
             choose: for a share of the channels the units that stay; more share, fewer units.
-            build: the model that is left, repaired.
+            build: the model that is left, but for its numbers.
+            finish: gives it its numbers, in place.
             costs: counts without building.
             judge: measures what was built.
             tell: called with a line about what is being done.
@@ -146,20 +148,20 @@ class Budget:
             EquivalenceError: the budget cannot be met.
         """
         if self.ratio is not None:
-            found = _built(choose, build, self.ratio, tell)
+            found = _built(choose, build, finish, self.ratio, tell)
         elif self.macs is not None:
             target = self.macs.of(costs.macs_before)
             share = _counted_share(choose, costs.macs, target, costs.macs_before, "MACs")
-            found = _built(choose, build, share, tell)
+            found = _built(choose, build, finish, share, tell)
         elif self.parameters is not None:
             before = costs.parameters_before
             target = self.parameters.of(before)
             share = _counted_share(choose, costs.parameters, target, before, "parameters")
-            found = _built(choose, build, share, tell)
+            found = _built(choose, build, finish, share, tell)
         elif self.latency is not None:
-            found = self._meet_latency(choose, build, costs, judge, tell)
+            found = self._meet_latency(choose, build, finish, costs, judge, tell)
         else:
-            return self._meet_drop(choose, build, judge, tell)
+            return self._meet_drop(choose, build, finish, judge, tell)
         if self.drop is not None and not judge.drop_allowed(found[1], self.drop):
             raise EquivalenceError(
                 f"the result falls further than --max-drop {self.drop}; prune less, "
@@ -171,6 +173,7 @@ class Budget:
         self,
         choose: Callable[[float], Kept],
         build: Callable[[Kept], ir.Model],
+        finish: Finish,
         costs: PruningCosts,
         judge: Judge,
         tell: Callable[[str], None],
@@ -184,22 +187,23 @@ class Budget:
                 f"--target-latency is {target:.0%} of the original's; ask for less than 100%"
             )
         guess = _share_of_macs(choose, costs, target)
-        return meet_latency(target, guess, choose, build, judge.latency_share, tell)
+        return meet_latency(target, guess, choose, build, finish, judge.latency_share, tell)
 
     def _meet_drop(
         self,
         choose: Callable[[float], Kept],
         build: Callable[[Kept], ir.Model],
+        finish: Finish,
         judge: Judge,
         tell: Callable[[str], None],
     ) -> tuple[Kept, ir.Model]:
         """The largest share that the metric allows."""
         assert self.drop is not None  # noqa: S101 - the caller looked
         low, high = 0.0, 1.0
-        best = _built(choose, build, 0.0, tell)
+        best = _built(choose, build, finish, 0.0, tell)
         for step in range(_MEASURED_STEPS - 3):
             share = (low + high) / 2
-            kept, candidate = _built(choose, build, share, tell)
+            kept, candidate = _built(choose, build, finish, share, tell)
             allowed = judge.drop_allowed(candidate, self.drop)
             tell(f"pruning as far as the metric allows: step {step + 1}")
             if allowed:
@@ -212,12 +216,15 @@ class Budget:
 def _built(
     choose: Callable[[float], Kept],
     build: Callable[[Kept], ir.Model],
+    finish: Finish,
     share: float,
     tell: Callable[[str], None],
 ) -> tuple[Kept, ir.Model]:
     tell("pruning")
     kept = choose(share)
-    return kept, build(kept)
+    model = build(kept)
+    finish(model, kept)
+    return kept, model
 
 
 def _counted_share(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
-from statistics import median
+from statistics import median, stdev
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import EquivalenceError, RuntimeUnavailableError, UsageError
 from graphopt.graph import ir, verify
+from graphopt.pipeline.model_files import as_written
 from graphopt.pipeline.task_metric import Drop, TaskMetric, read_metric
 
 if TYPE_CHECKING:
     from graphopt.runtime import Feed
 
-_TIMED_SECONDS = 2.0
-_TIMED_PAIRS = 5
+_PAIR_SECONDS = 0.4
+_LEAST_PAIRS, _MOST_PAIRS = 5, 15
+_PRECISE = 0.007
+"""The standard error of a ratio of two latencies that needs no further pair of sessions."""
 _HOLD_OUT = 8
 """One of so many samples is measured on and not fitted to, or one of all where there are fewer."""
 
@@ -29,6 +33,8 @@ class Judge:
         samples: how many feeds of it to read; None for all.
         metric: what `read_metric` takes.
         seed: of inputs that are made up.
+        described: names of the inner values whose type the original's file tells.
+        threads: that latencies are measured with; 0 leaves the choice to ONNX Runtime.
 
     Attributes:
         feeds: the calibration feeds to fit to, None where there is no data.
@@ -48,8 +54,12 @@ class Judge:
         samples: int | None = None,
         metric: str | Callable[..., float] | None = None,
         seed: int = 0,
+        described: frozenset[str] = frozenset(),
+        threads: int = 0,
     ) -> None:
         self._original = original
+        self._described = described
+        self._threads = threads
         self._seed = seed
         self._probe: Feed | None = None
         self._reference: float | None = None
@@ -152,23 +162,28 @@ class Judge:
     def latency(self, candidate: ir.Model) -> tuple[float, float]:
         """Seconds of one run of the original and of the candidate, interleaved.
 
-        Of several pairs of sessions the medians: two sessions of one model differ by up to a
-        tenth, for as long as they live.
+        Of several pairs of sessions the medians: two sessions of one model differ by some
+        hundredths for as long as they live.
 
         Raises:
             RuntimeUnavailableError: the original cannot be run here.
         """
-        from graphopt.runtime import Session, time_interleaved
+        from graphopt.runtime import Session, speedup, turns_interleaved
 
         feed = self._feed()
         if feed is None:
             raise RuntimeUnavailableError(self.unavailable)
-        pairs = []
-        for _ in range(_TIMED_PAIRS):
-            sessions = [Session(model, optimized=True) for model in (self._original, candidate)]
-            pairs.append(time_interleaved(sessions, feed, seconds=_TIMED_SECONDS / _TIMED_PAIRS))
-        before = median(first for first, _ in pairs)
-        return before, before * median(second / first for first, second in pairs)
+        models = [as_written(model, self._described) for model in (self._original, candidate)]
+        befores: list[float] = []
+        ratios: list[float] = []
+        while len(ratios) < _LEAST_PAIRS or (
+            len(ratios) < _MOST_PAIRS and stdev(ratios) > _PRECISE * math.sqrt(len(ratios))
+        ):
+            sessions = [Session(model, optimized=True, threads=self._threads) for model in models]
+            before, after = turns_interleaved(sessions, feed, seconds=_PAIR_SECONDS)
+            befores.append(median(before))
+            ratios.append(1.0 / speedup(before, after))
+        return median(befores), median(befores) * median(ratios)
 
     def latency_share(self, candidate: ir.Model) -> float:
         """The candidate's latency over the original's."""

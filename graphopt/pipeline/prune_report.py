@@ -110,7 +110,7 @@ class Delivery:
             self._output = Path(output).absolute()
         tell("loading")
         self.original = load_valid(source)
-        self._described = described_values(self.original)
+        self.described = described_values(self.original)
 
     def give(
         self, pruned: ir.Model, judge: Judge, report: SmallerModelReport, *, measure: bool
@@ -135,7 +135,7 @@ class Delivery:
             report.latency = judge.latency(pruned)
         report.metric = judge.measured(pruned)
         report.held_out = judge.unseen
-        forget_inferred(pruned, self._described)
+        forget_inferred(pruned, self.described)
         given, report.file_bytes = give_back(
             pruned, self._source, self._output, self._overwrite, self._external_data, self._tell
         )

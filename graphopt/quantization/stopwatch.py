@@ -1,32 +1,31 @@
 """Takes the time of variants of one model: kernel by kernel, and against each other.
 
-    ratio = first quartile of the variant's rounds / first quartile of the reference's
+    ratio = median over rounds of (the variant's time / the reference's in the same round)
 
-What else the machine does only ever adds time, so the quick rounds tell what the models take; and
-as variants take turns, a slow minute of the machine is one for all of them. With one thread the
-sessions of all variants stay alive, so that rounds can be short and many. With more, each has its
-own in every round: threads of a session that is alive wait by spinning, and take the cores from
-the others.
+Variants take turns, so that a slow minute of the machine is one for all of them, and their turns
+are short, so that both times of a ratio are of the same moment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
 from graphopt.graph import ir
 from graphopt.quantization.group_times import Kernel, run_kernels
 
 if TYPE_CHECKING:
-    from graphopt.runtime import Feed, Session
+    from graphopt.runtime import Feed
 
 
-_SHORTER = 4  # rounds with one thread are so many times shorter, and as many times more
-_ROUNDS_TO_LOSE, _LOST = 3, 1.2
-"""After so many rounds, what takes so many times as long as the fastest does not go on."""
+_LEAST_ROUNDS = 5
+"""Rounds that are run however long they take."""
+
+_LOST = 1.2
+"""After those rounds, what takes so many times as long as the fastest does not go on."""
 
 
 class Stopwatch(Protocol):
@@ -35,8 +34,8 @@ class Stopwatch(Protocol):
     def kernels(self, model: ir.Model) -> Sequence[Kernel]:
         """The kernels of a run with one thread."""
 
-    def race(self, models: Mapping[str, ir.Model], threads: int, rounds: int) -> Race:
-        """Run the models in turns, in so many rounds at most."""
+    def race(self, models: Mapping[str, ir.Model], threads: int, effort: int) -> Race:
+        """Run the models in turns, the longer the higher the effort."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,26 @@ class Race:
     """
 
     threads: int
-    seconds: Mapping[str, tuple[float, ...]]
+    seconds: Mapping[str, Sequence[float]]
 
     def typical(self, name: str) -> float:
-        """Seconds of a run of a variant: the first quartile of its rounds."""
-        return quartile(self.seconds[name])
+        """Seconds of a run of a variant."""
+        return median(self.seconds[name])
 
     def ratio(self, name: str, reference: str) -> float:
-        """How many times as long as the reference a variant takes; below 1 is faster."""
-        return self.typical(name) / self.typical(reference)
+        """How many times as long as the reference a variant takes; below 1 is faster.
+
+        Where one of them left the race earlier, through the one that stayed longest: few rounds
+        tell little, and those of the faster ones shall not be told apart by them.
+        """
+        if len(self.seconds[name]) == len(self.seconds[reference]):
+            return self._paired(name, reference)
+        last = max(self.seconds, key=lambda each: len(self.seconds[each]))
+        return self._paired(name, last) * self._paired(last, reference)
+
+    def _paired(self, name: str, reference: str) -> float:
+        rounds = zip(self.seconds[name], self.seconds[reference], strict=False)
+        return median(one / other for one, other in rounds)
 
 
 class RunningStopwatch:
@@ -67,7 +77,7 @@ class RunningStopwatch:
         original: the float model, whose nodes kernels are called by.
         feed: the inputs of every run.
         provider: "cpu", or another that this build of ONNX Runtime has.
-        seconds: about how long to run one variant in one round.
+        seconds: about how long to run one variant, times the effort of a race.
         lost: after a few rounds, what takes so many times as long as the fastest does not go on.
     """
 
@@ -90,58 +100,32 @@ class RunningStopwatch:
         """The kernels of a run with one thread."""
         return run_kernels(model, self._original, self._feed, seconds=4 * self._seconds)
 
-    def race(self, models: Mapping[str, ir.Model], threads: int, rounds: int) -> Race:
-        """Run the models in turns, forward and backward, until those that are close have run all.
+    def race(self, models: Mapping[str, ir.Model], threads: int, effort: int) -> Race:
+        """Run the models in turns, forward and backward, until the time is up.
 
         Raises:
             RuntimeUnavailableError: ONNX Runtime cannot load or run one of them.
         """
-        run: Callable[[str], float]
-        if threads == 1:
-            run, rounds = self._run_alive(models), rounds * _SHORTER
-        else:
-            run = partial(self._run_alone, models, threads)
-        seconds: dict[str, list[float]] = {name: [] for name in models}
-        order = list(models)
-        for done in range(1, rounds + 1):
-            for name in order:
-                seconds[name].append(run(name))
-            order.reverse()
-            if done >= _ROUNDS_TO_LOSE:
-                best = min(quartile(seconds[name]) for name in order)
-                order = [name for name in order if quartile(seconds[name]) < self._lost * best]
-            if len(order) == 1:
-                break
-        return Race(threads, {name: tuple(times) for name, times in seconds.items()})
-
-    def _run_alive(self, models: Mapping[str, ir.Model]) -> Callable[[str], float]:
-        """The shortest of some runs with one thread, in rounds that are shorter and more."""
         from graphopt.runtime import Session
+        from graphopt.runtime.timing import turn
 
         sessions = {
-            name: Session(model, provider=self._provider, optimized=True, threads=1)
+            name: Session(model, provider=self._provider, optimized=True, threads=threads)
             for name, model in models.items()
         }
-        once = {name: min(self._timed(one) for _ in range(3)) for name, one in sessions.items()}
-        most = self._seconds / _SHORTER
-        runs = {name: max(1, min(75, round(most / time))) for name, time in once.items()}
-        return lambda name: min(self._timed(sessions[name]) for _ in range(runs[name]))
-
-    def _run_alone(self, models: Mapping[str, ir.Model], threads: int, name: str) -> float:
-        """The shortest run of a session of its own."""
-        from graphopt.runtime.profiling import run_times
-
-        return min(
-            run_times(models[name], self._feed, threads, 2, self._provider, seconds=self._seconds)
-        )
-
-    def _timed(self, session: Session) -> float:
-        start = time.perf_counter()
-        session.run(self._feed)
-        return time.perf_counter() - start
-
-
-def quartile(times: Iterable[float]) -> float:
-    """The first quartile of some times."""
-    ordered = sorted(times)
-    return ordered[len(ordered) // 4]
+        seconds: dict[str, list[float]] = {name: [] for name in models}
+        race = Race(threads, seconds)
+        order = list(models)
+        end = time.perf_counter() + effort * self._seconds * len(models)
+        done = 0
+        while done < _LEAST_ROUNDS or time.perf_counter() < end:
+            for name in order:
+                seconds[name].append(turn(sessions[name], self._feed))
+            order.reverse()
+            done += 1
+            if done >= _LEAST_ROUNDS:
+                best = min(order, key=race.typical)
+                order = [name for name in order if race.ratio(name, best) < self._lost]
+            if len(order) == 1:
+                break
+        return race

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from graphopt.runtime.tapping import tapped_pairs
     from graphopt.runtime.timing import (
+        speedup,
         speedups,
         time_interleaved,
         turns_apart,
@@ -51,6 +52,7 @@ __all__ = [
     "runnable_feeds",
     "save_statistics",
     "seeded_feeds",
+    "speedup",
     "speedups",
     "tapped_pairs",
     "time_interleaved",
@@ -75,6 +77,7 @@ _LATER = {
     "runnable_feeds": "inputs",
     "save_statistics": "statistics",
     "seeded_feeds": "inputs",
+    "speedup": "timing",
     "speedups": "timing",
     "tapped_pairs": "tapping",
     "time_interleaved": "timing",

@@ -6,21 +6,20 @@ in a session of its own. Sessions with several threads are never alive at the sa
 threads wait for work by spinning, and would take the cores from one another.
 """
 
-import contextlib
 import gc
 import json
-import os
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
+from graphopt.runtime.cores import available_cores, first_core
 from graphopt.runtime.executed import name_nodes, read_executed, write_executed
 from graphopt.runtime.ort_errors import runtime_reason
 from graphopt.runtime.session import (
@@ -155,32 +154,6 @@ def run_times(
         return runner.times(feed, seconds, (runs, 300 if seconds else runs))
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _first_core(wanted: bool) -> Iterator[None]:
-    """Keep the calling thread on the core that ONNX Runtime leaves to it.
-
-    By default it ties its own threads to all cores but the first, and the caller to none. Where
-    the system has put the caller onto one of theirs, two threads share a core for as long as it
-    leaves them there, and a run takes as long as with one thread.
-    """
-    if not wanted or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
 class _Runner:
     """A session of ONNX Runtime as its users make it: optimized, nothing else set."""
 
@@ -218,7 +191,7 @@ class _Runner:
     def times(self, feed: Feed, seconds: float, runs: tuple[int, int]) -> list[float]:
         """Seconds of each run after two (or, with short ones, some more) that warm up."""
         minimum, maximum = runs
-        with _first_core(self._spreads):
+        with first_core(self._spreads):
             return self._times(feed, seconds, minimum, maximum)
 
     def _times(self, feed: Feed, seconds: float, minimum: int, maximum: int) -> list[float]:

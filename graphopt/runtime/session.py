@@ -40,6 +40,11 @@ class Session:
         threads: threads within one operator; 0 leaves the choice to ONNX Runtime.
         outputs: names of further values of the main graph to give back, beside its outputs.
 
+    Attributes:
+        input_names: of the model's inputs.
+        output_names: of what `run` gives back by default.
+        ties_threads: whether ONNX Runtime ties its threads to cores, as it does by default.
+
     Weights of a large model are lent to ONNX Runtime where they are (mapped from their file,
     usually) instead of being copied into a protobuf; the session keeps them alive.
 
@@ -64,6 +69,8 @@ class Session:
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
+        # Idle threads wait by spinning, and take the cores from the sessions beside this one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if not optimized:
             level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
@@ -77,6 +84,7 @@ class Session:
         self._weights = weights
         self._session = session
         self._runtime = runtime
+        self.ties_threads = threads == 0 and provider == "cpu"
         self._types = {output.name: output.type for output in session.get_outputs()}
         self.input_names: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
         self.output_names: tuple[str, ...] = tuple(self._types)

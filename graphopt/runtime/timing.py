@@ -1,15 +1,23 @@
-"""Times sessions side by side."""
+"""Times sessions side by side.
+
+    speedup = median over rounds of (one's time / the other's in the same round)
+
+A machine's pace changes from one second to the next by more than what is looked for. It hits both
+sessions of a round alike where the round is short, so it is their ratio that is told apart best,
+and better than the ratio of two medians.
+"""
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from graphopt.runtime.cores import first_core
 from graphopt.runtime.session import Feed, Session
 from graphopt.runtime.trimming import trim
 
-_TURN_SECONDS = 0.02
-"""Longer than idle threads of ONNX Runtime spin."""
+_TURN_SECONDS = 0.004
+"""Short, so that both turns of a round see the same pace of the machine."""
 
 
 def time_interleaved(
@@ -27,8 +35,8 @@ def turns_interleaved(
 
     They take turns, so that what else the machine does hits all alike, and every second round goes
     in reverse, so that none is always the one after another. The first run of a turn is not
-    counted: threads of the session before still spin, waiting for work, and take its cores. At
-    least one round is run, however slow the models are.
+    counted: it fetches into the caches what the session before pushed out. At least one round is
+    run, however slow the models are.
 
     Args:
         sessions: the sessions to time.
@@ -42,7 +50,7 @@ def turns_interleaved(
     order = list(range(len(sessions)))
     while not turns[0] or time.perf_counter() < end:
         for index in order:
-            turns[index].append(_turn(sessions[index], feed, _TURN_SECONDS))
+            turns[index].append(turn(sessions[index], feed))
         order.reverse()
     return turns
 
@@ -64,10 +72,35 @@ def turns_apart(
     order = [*range(len(makers)), *reversed(range(len(makers) - 1))]
     for index in order:
         session = makers[index]()
-        turns[index].append(_turn(session, feed, seconds / len(order)))
+        turns[index].append(turn(session, feed, seconds / len(order)))
         del session
         trim()
     return turns
+
+
+def turn(session: Session, feed: Feed, seconds: float = _TURN_SECONDS) -> float:
+    """The median time of one run, in seconds, of those in so many seconds but the first."""
+    with first_core(session.ties_threads):
+        session.run(feed)
+        times = []
+        end = time.perf_counter() + seconds
+        while True:
+            start = time.perf_counter()
+            session.run(feed)
+            now = time.perf_counter()
+            times.append(now - start)
+            if now >= end:
+                return median(times)
+
+
+def speedup(before: Sequence[float], after: Sequence[float]) -> float:
+    """How many times as fast one session was as another: the median over the rounds.
+
+    Args:
+        before: the times of the turns of one session.
+        after: those of the other.
+    """
+    return median(_ratios(before, after))
 
 
 def speedups(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
@@ -78,24 +111,16 @@ def speedups(before: Sequence[float], after: Sequence[float]) -> tuple[float, fl
         after: those of the other.
 
     Returns:
-        The tenth and the ninetieth percentile of `before / after` by rounds; of all pairs where
-        one has more turns. What lies between the two says nothing.
+        The tenth and the ninetieth percentile of `before / after` by rounds. What lies between
+        the two says nothing.
     """
-    paired = len(before) == len(after)
-    rounds = zip(before, after, strict=True) if paired else itertools.product(before, after)
-    ratios = sorted(one / other for one, other in rounds)
+    ratios = sorted(_ratios(before, after))
     margin = len(ratios) // 10
     return ratios[margin], ratios[-1 - margin]
 
 
-def _turn(session: Session, feed: Feed, seconds: float) -> float:
-    session.run(feed)
-    times = []
-    end = time.perf_counter() + seconds
-    while True:
-        start = time.perf_counter()
-        session.run(feed)
-        now = time.perf_counter()
-        times.append(now - start)
-        if now >= end:
-            return median(times)
+def _ratios(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    """By round; of all pairs where one has more turns, as `turns_apart` gives."""
+    paired = len(before) == len(after)
+    rounds = zip(before, after, strict=True) if paired else itertools.product(before, after)
+    return [one / other for one, other in rounds]

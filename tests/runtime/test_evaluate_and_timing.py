@@ -1,6 +1,7 @@
 """Evaluating models without inputs, and timing sessions side by side."""
 
 import itertools
+import os
 import time
 import weakref
 
@@ -10,7 +11,7 @@ import pytest
 
 from graphopt.errors import InvalidModelError
 from graphopt.graph import from_text, ir
-from graphopt.runtime import evaluate, speedups, time_interleaved, turns_apart
+from graphopt.runtime import Session, evaluate, speedup, speedups, time_interleaved, turns_apart
 
 
 def constants(body, outputs="y"):
@@ -64,6 +65,8 @@ def test_a_model_with_inputs_is_refused():
 
 class Sleeper:
     """Stands in for a session: takes a known time, and notes when it ran."""
+
+    ties_threads = False
 
     def __init__(self, name, seconds, log):
         self.name, self.seconds, self.log = name, seconds, log
@@ -127,6 +130,36 @@ def test_sessions_that_take_turns_are_never_alive_together():
     turns_apart(makers[:1], {}, seconds=0.0)
     assert log == ["a", "a"]
     assert turns_apart([], {}) == []
+
+
+def test_the_caller_keeps_off_the_cores_of_threads_that_are_tied():
+    """And has all of them back when the time is taken."""
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("this system does not tie threads to cores")
+    before = os.sched_getaffinity(0)
+    seen = []
+
+    class Tied(Sleeper):
+        ties_threads = True
+
+        def run(self, feed):
+            seen.append(os.sched_getaffinity(0))
+            return super().run(feed)
+
+    time_interleaved([Tied("a", 0.001, [])], {}, seconds=0.0)
+    assert seen == [{min(before)}] * len(seen)
+    assert os.sched_getaffinity(0) == before
+    time_interleaved([Sleeper("a", 0.001, [])], {}, seconds=0.0)
+    body = constants("y = Constant<value_int = 3>()")
+    assert Session(body).ties_threads
+    assert not Session(body, threads=1).ties_threads
+
+
+def test_the_speedup_is_that_of_the_rounds():
+    """A slow minute hits both: the ratio of the medians would be 1."""
+    assert speedup([2.0, 6.0, 2.0], [1.0, 3.0, 2.0]) == 2.0
+    # A, B, A: each turn of one against each of the other.
+    assert speedup([3.0, 5.0], [2.0]) == 2.0
 
 
 def test_speedups_leave_out_the_tenth_at_either_end():

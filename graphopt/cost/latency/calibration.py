@@ -55,7 +55,7 @@ def calibrate(
         UsageError: a number of threads is not positive, or the time is too short.
         RuntimeUnavailableError: ONNX Runtime does not work here.
     """
-    from graphopt.runtime.profiling import available_cores
+    from graphopt.runtime.cores import available_cores
 
     cores = available_cores()
     counts = sorted(set(threads) or {1, cores})

@@ -13,6 +13,7 @@ from graphopt.graph import (
     raise_opset,
 )
 from graphopt.pipeline.check import Checker
+from graphopt.pipeline.model_files import as_written
 from graphopt.pipeline.quantization.candidates import Candidates
 from graphopt.pipeline.quantization.choosing import (
     Budget,
@@ -63,6 +64,7 @@ class Job:
     def __init__(
         self,
         original: ir.Model,
+        described: frozenset[str],
         data: CalibrationData,
         options: Options,
         report: QuantizeReport,
@@ -71,6 +73,7 @@ class Job:
         real: bool,
     ) -> None:
         self._original = original
+        self._described = described
         self._data = data
         self._options = options
         self._report = report
@@ -312,7 +315,8 @@ class Job:
         if not self._only_if_faster():
             return True
         feed = next(iter(self._data.check))
-        return keeps_gain(self._original, before, after, feed, self._provider)
+        first, second, third = map(self._as_written, (self._original, before, after))
+        return keeps_gain(first, second, third, feed, self._provider)
 
     def _only_if_faster(self) -> bool:
         """Whether what is not measurably faster stays float."""
@@ -325,8 +329,12 @@ class Job:
             return ""
         self._tell("racing the result against the original")
         feed = next(iter(self._data.check))
-        slower = measure_latency(self._original, model, feed, self._provider, self._report)
+        original, written = self._as_written(self._original), self._as_written(model)
+        slower = measure_latency(original, written, feed, self._provider, self._report)
         return slower if changed else ""
+
+    def _as_written(self, model: ir.Model) -> ir.Model:
+        return as_written(model, self._described)
 
 
 def _matching(model: ir.Model, patterns: Sequence[str]) -> list[str]:

@@ -139,7 +139,7 @@ def quantize(
             "there is one sample alone, so the result was checked on what calibrated it"
         )
     real = test_data is not None or not made_up
-    job = Job(original, data, chosen, report, tell, force, real)
+    job = Job(original, described, data, chosen, report, tell, force, real)
     model = job.run()
     report.after = statistics_of(model, None, count=False)
     forget_inferred(model, described)

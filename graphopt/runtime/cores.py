@@ -1,0 +1,32 @@
+"""Which cores of the machine the calling thread runs on."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def first_core(wanted: bool) -> Iterator[None]:
+    """Keep the calling thread on the core that ONNX Runtime leaves to it.
+
+    By default it ties its own threads to all cores but the first, and the caller to none. Where
+    the system has put the caller onto one of theirs, two threads share a core for as long as it
+    leaves them there, and a run takes as long as with one thread. No session may be made inside:
+    its threads would be tied to that core too.
+    """
+    if not wanted or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
