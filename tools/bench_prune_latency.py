@@ -152,8 +152,8 @@ def row(zoo: Path, name: str, share: float, threads: int, rounds: int) -> Row:
 def table(rows: list[Row]) -> str:
     """The rows as markdown."""
     lines = [
-        "| model | task | asked | measured | range | MACs | measure | before | after | s |",
-        "|---|---|---:|---:|---|---:|---|---:|---:|---:|",
+        "| model | task | asked | threads | measured | range | MACs | by | before | after | s |",
+        "|---|---|---:|---:|---:|---|---:|---|---:|---:|---:|",
     ]
     for each in rows:
         start = f"| {each['model']} | {TASKS[each['model']][0]} | {each['share']:g}% | "

@@ -71,7 +71,7 @@ def bench(
     shapes, dims = read_shapes(input_shape, sources[0]), read_dims(dim)
 
     from graphopt.cli.progress import ProgressLine
-    from graphopt.graph import load
+    from graphopt.graph import clone, load
     from graphopt.runtime import (
         Session,
         read_feeds,
@@ -84,12 +84,13 @@ def bench(
     with ProgressLine(invocation) as progress:
         progress("loading")
         models = [load(source) for source in sources]
-        infer_shapes(models[0], input_shapes=shapes, dims=dims)
+        sized = clone(models[0])  # what is timed has no types that its file does not have
+        infer_shapes(sized, input_shapes=shapes, dims=dims)
         if data is not None:
-            feed = next(iter(read_feeds(data, model=models[0])), None)
+            feed = next(iter(read_feeds(data, model=sized)), None)
         else:
-            session = Session(models[0], provider=provider)
-            feed = next(iter(runnable_feeds(models[0], session, count=1, seed=seed)), None)
+            session = Session(sized, provider=provider)
+            feed = next(iter(runnable_feeds(sized, session, count=1, seed=seed)), None)
             del session
         if feed is None:
             raise RuntimeUnavailableError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from statistics import median, stdev
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from graphopt.runtime import Feed
 
 _PAIR_SECONDS = 0.4
-_LEAST_PAIRS, _MOST_PAIRS = 5, 15
+_LEAST_PAIRS, _MOST_SECONDS = 5, 12.0
 _PRECISE = 0.007
 """The standard error of a ratio of two latencies that needs no further pair of sessions."""
 _HOLD_OUT = 8
@@ -176,8 +177,9 @@ class Judge:
         models = [as_written(model, self._described) for model in (self._original, candidate)]
         befores: list[float] = []
         ratios: list[float] = []
+        end = time.perf_counter() + _MOST_SECONDS
         while len(ratios) < _LEAST_PAIRS or (
-            len(ratios) < _MOST_PAIRS and stdev(ratios) > _PRECISE * math.sqrt(len(ratios))
+            stdev(ratios) > _PRECISE * math.sqrt(len(ratios)) and time.perf_counter() < end
         ):
             sessions = [Session(model, optimized=True, threads=self._threads) for model in models]
             before, after = turns_interleaved(sessions, feed, seconds=_PAIR_SECONDS)

@@ -4,7 +4,8 @@
         W, b = argmin |activation(x W + b + s) - activation(t)|^2      x, s: pruned,  t: original
 
 x is what the layer reads behind the layers already repaired, so each layer also makes good what
-is left of the errors before it; the constant parts of removed channels go into the biases.
+is left of the errors before it; the constant parts of removed channels go into the biases. What
+names a class is then fitted to the original's probabilities (`class_fit`).
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ir
+from graphopt.pruning.class_fit import fit_classes, gives_classes
 from graphopt.pruning.linear_layers import Layer, layer_of, layers_of, output_shape
 from graphopt.pruning.pair_fit import FEWEST_SAMPLES, Pair, fit_pair, pairs_of, samples_for
 from graphopt.pruning.propagation.place import node_name
-from graphopt.pruning.repair_solve import RIDGE, Rows, fitted, fitted_on_few
+from graphopt.pruning.repair_solve import RIDGE, Rows, fitted, fitted_on_few, squared_error
 from graphopt.pruning.repair_targets import Aim, aims_of
 from graphopt.pruning.repair_walk import MAX_HELD_BYTES, Walk, values_read
 from graphopt.pruning.statistics import MAX_COLUMNS, drawn, drawn_each, gathered_rows, rows_at
@@ -110,8 +113,9 @@ def repair(
             continue
         try:
             aim = _advanced(layer, aims[name], pruned, teacher)
+            plain = name not in pairs and _is_plain(aim)
             report.refitted[name] = _refit(
-                layer, aim, pruned, teacher, kept, rows_per_column, ridge, seed + number
+                layer, aim, pruned, teacher, kept, plain, rows_per_column, ridge, seed + number
             )
             if name in pairs:
                 with suppress(NotApplicable):  # they stay fitted one by one, then
@@ -157,27 +161,42 @@ def _refit(
     pruned: Walk,
     teacher: Walk,
     kept: KeptIndices,
+    plain: bool,
     rows_per_column: int,
     ridge: float,
     seed: int,
 ) -> tuple[float, float]:
     rows = _rows(layer, aim, pruned, teacher, kept, rows_per_column, seed)
     few = rows.x.shape[1] < FEW * layer.columns
-    fit = (fitted_on_few if few else fitted)(
-        rows,
-        layer.matrix(),
-        layer.bias_vector(),
+    solve = partial(
+        fitted_on_few if few else fitted,
+        matrix=layer.matrix(),
+        bias=layer.bias_vector(),
         fit_bias=layer.bias is not None,
         low=aim.low,
         high=aim.high,
         ridge=ridge,
     )
+    fit = solve(rows)
     if not (math.isfinite(fit.before) and np.isfinite(fit.matrix).all()):
         raise NotApplicable("what it reads or should give is too large for a fit")
     if fit.after > fit.before:
         return fit.before, fit.before
     layer.write(fit.matrix, fit.bias)
-    return fit.before, fit.after
+    if not plain or not gives_classes(layer, next(teacher.values(aim.total)).shape, rows.target):
+        return fit.before, fit.after
+    found = fit_classes(rows, fit, solve, fit_bias=layer.bias is not None)
+    if found is None:
+        return fit.before, fit.after
+    matrix, bias = found[0][None], found[1]
+    layer.write(matrix, bias)
+    least = max(squared_error(rows, fit.matrix, fit.bias), 1e-30)
+    return fit.before, fit.after * squared_error(rows, matrix, bias) / least
+
+
+def _is_plain(aim: Aim) -> bool:
+    """Whether what counts is the layer's own output, as it is."""
+    return aim.branch is None and aim.low == -math.inf and aim.high == math.inf
 
 
 def _refit_pair(pair: Pair, aim: Aim, pruned: Walk, teacher: Walk, kept: KeptIndices) -> float:

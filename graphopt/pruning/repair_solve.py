@@ -151,10 +151,10 @@ def fitted_on_few(
     errors = []
     for factor in _FACTORS:
         fit = solve(first, ridge=ridge * factor)
-        errors.append(_error(held, fit.matrix, fit.bias, low, high))
+        errors.append(squared_error(held, fit.matrix, fit.bias, low, high))
     best = int(np.argmin(errors))
-    if errors[best] >= _error(held, matrix, bias, low, high):
-        error = _error(rows, matrix, bias, low, high)
+    if errors[best] >= squared_error(held, matrix, bias, low, high):
+        error = squared_error(rows, matrix, bias, low, high)
         return Fit(matrix, bias, error, error)
     return solve(rows, ridge=ridge * _FACTORS[best])
 
@@ -164,7 +164,13 @@ def _between(rows: Rows, start: int, end: int) -> Rows:
     return Rows(rows.x[:, start:end], rows.target[start:end], branch)
 
 
-def _error(rows: Rows, matrix: np.ndarray, bias: np.ndarray, low: float, high: float) -> float:
+def squared_error(
+    rows: Rows,
+    matrix: np.ndarray,
+    bias: np.ndarray,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> float:
     """The mean squared error behind the activation, as float."""
     single = matrix.astype(np.float32)
     found = np.matmul(rows.x, single).transpose(1, 0, 2).reshape(rows.target.shape) + bias

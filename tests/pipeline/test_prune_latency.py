@@ -84,3 +84,21 @@ def test_finds_its_way_where_odd_numbers_are_slow() -> None:
 def test_says_how_near_it_came() -> None:
     with pytest.raises(EquivalenceError, match=r"50% .* nearest was 70%"):
         found(0.5, 0.5, lambda units: max(0.7, units / CHANNELS))
+
+
+def test_a_finished_model_that_is_near_enough_is_not_forgotten() -> None:
+    """Another looks nearer until it is finished."""
+    ratios = {64: 1.0, 40: 0.75, 32: 0.72, 16: 0.5}
+    finished = {64: 1.0, 40: 0.77, 32: 0.70, 16: 0.5}
+
+    def choose(share: float) -> dict[str, np.ndarray]:
+        return {
+            "group": np.arange(next(n for n in ratios if n <= 64 - round(share * 48) or n == 16))
+        }
+
+    def measure(model: ir.Model) -> float:
+        known = finished if "finished" in model.metadata_props else ratios
+        return known[int(model.graph.name or 0)]
+
+    units, _ = meet_latency(0.75, 2 / 3, choose, model_of, finish, measure, lambda _: None)
+    assert len(units["group"]) == 40
