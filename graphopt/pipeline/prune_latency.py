@@ -32,6 +32,8 @@ LATENCY_ROUND_TO = 8
 """The multiple of channels to keep where a latency is asked for: others run on slow kernels."""
 
 _CANDIDATES = 14
+_STEPS = 50
+"""Shares that are tried: many may give a candidate that is known."""
 _CONFIRMATIONS = 3
 _NEAR = 0.02
 """How near the mean of the measurements must be: the rest is left to the noise of the last one."""
@@ -39,9 +41,9 @@ _NEAR = 0.02
 
 @dataclass(slots=True)
 class _Candidate:
-    share: float
     kept: Kept
     model: ir.Model
+    shares: list[float] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
     finished: bool = False
 
@@ -79,7 +81,8 @@ class _Search:
         Of several pairs the widest is taken: a close one already has been looked into.
         """
         points = [_Point(0.0, 1.0)]
-        points += (_Point(each.share, self.ratio(each)) for each in self.seen.values())
+        for each in self.seen.values():
+            points += (_Point(share, self.ratio(each)) for share in each.shares)
         points.sort(key=lambda point: point.share)
         if points[-1].share < 1.0 and all(point.ratio > self.target for point in points):
             return (points[-1].share + 1.0) / 2
@@ -127,15 +130,17 @@ def meet_latency(
         tell(f"pruning to a latency: {found:.0%}{again}")
         return found
 
-    for _ in range(_CANDIDATES):
+    for _ in range(_STEPS):
         kept = choose(share)
         key = tuple(sorted((name, len(units)) for name, units in kept.items()))
         if key not in search.seen:
-            search.seen[key] = _Candidate(share, kept, build(kept))
+            if len(search.seen) == _CANDIDATES:
+                break
+            search.seen[key] = _Candidate(kept, build(kept))
         candidate = search.seen[key]
-        if len(candidate.measured) >= _CONFIRMATIONS:
-            break  # there is nothing between its neighbours
-        candidate.measured.append(measure(candidate, " of the original's"))
+        candidate.shares.append(share)
+        if len(candidate.measured) < _CONFIRMATIONS:
+            candidate.measured.append(measure(candidate, " of the original's"))
         if search.near(candidate) and not candidate.finished:
             finish(candidate.model, kept)
             search.note_finished(candidate, [measure(candidate, ", repaired")])
