@@ -185,26 +185,17 @@ def measure_latency(source: Path, seconds: float, kept: Path | None) -> Found:
 
 
 def _one_round(models: list[Any], threads: int, seconds: float) -> list[float]:
-    """Seconds of a run of each model in sessions of their own; nothing where one cannot run.
-
-    With one thread the sessions take turns. With more they live one after the other, as threads
-    of a session that is alive wait by spinning, and take the cores from the others.
-    """
+    """Seconds of a run of each model, in turns; nothing where one cannot run."""
     from graphopt.errors import RuntimeUnavailableError
-    from graphopt.runtime import Session, runnable_feeds, time_interleaved
+    from graphopt.runtime import Session, runnable_feeds, speedup, turns_interleaved
 
     try:
-        sessions = [Session(models[0], optimized=True, threads=threads)]
+        sessions = [Session(model, optimized=True, threads=threads) for model in models]
         feeds = runnable_feeds(models[0], sessions[0], count=1, override_defaults=False)
         if not feeds:
             return []
-        if threads == 1:
-            sessions.append(Session(models[1], optimized=True, threads=threads))
-            return time_interleaved(sessions, feeds[0], seconds=seconds)
-        before = time_interleaved(sessions, feeds[0], seconds=seconds / 2)
-        sessions.clear()
-        sessions.append(Session(models[1], optimized=True, threads=threads))
-        return before + time_interleaved(sessions, feeds[0], seconds=seconds / 2)
+        before, after = turns_interleaved(sessions, feeds[0], seconds=seconds)
+        return [statistics.median(before), statistics.median(before) / speedup(before, after)]
     except RuntimeUnavailableError:
         return []
 

@@ -9,7 +9,7 @@
 files; `--rivals` is the Python of an environment that has NNCF and onnxsim. `judge` measures the
 task on samples that calibration did not see (of the exports, which have random weights, the SQNR
 of the outputs). `time` runs all variants of a model in turns, with one thread and with two; of the
-rounds the first quartile counts. `table` puts it together.
+rounds the median counts. `table` puts it together.
 The models are the zoo and exports of tools/export_models.py in build/exports.
 """
 
@@ -369,7 +369,7 @@ def take_times(chosen: list[Case], rounds: int, budget: float) -> None:
                 models[tool] = model
             except Exception as error:
                 print(f"{case.name} {tool}: does not run: {str(error)[:100]}", file=sys.stderr)
-        # All run all rounds: the first quartile of few rounds is nearer to the shortest.
+        # All run all rounds: what is slow is in the table too.
         watch = RunningStopwatch(models["float"], case.feed, seconds=budget, lost=math.inf)
         races = {str(threads): watch.race(models, threads, rounds) for threads in (1, 2)}
         taken = {
@@ -392,7 +392,7 @@ def _times_of(case: Case) -> dict[str, dict[str, list[float]]] | None:
 
 
 def _typical(rounds: Sequence[float]) -> float:
-    return sorted(rounds)[len(rounds) // 4]
+    return float(np.median(rounds))
 
 
 @dataclass(frozen=True)
@@ -429,8 +429,12 @@ def _keeps_measure(case: Case, row: Row) -> bool:
 
 
 def _row(case: Case, tool: str, taken: dict[str, dict[str, list[float]]]) -> Row:
+    from graphopt.quantization.stopwatch import Race
+
     ratios = {
-        threads: _typical(taken[tool][threads]) / _typical(base)
+        threads: Race(int(threads), {tool: taken[tool][threads], "float": base}).ratio(
+            tool, "float"
+        )
         for threads, base in taken["float"].items()
     }
     judged = _judged(case, tool)

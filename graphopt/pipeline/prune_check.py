@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PAIR_SECONDS = 0.4
 _LEAST_PAIRS, _MOST_SECONDS = 5, 12.0
 _PRECISE = 0.007
-"""The standard error of a ratio of two latencies that needs no further pair of sessions."""
+"""The standard error of the mean ratio at which no further pair of sessions is needed."""
 _HOLD_OUT = 8
 """One of so many samples is measured on and not fitted to, or one of all where there are fewer."""
 
