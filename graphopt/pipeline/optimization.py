@@ -236,8 +236,7 @@ def optimize(
     tell = progress or _silent  # what follows is left out where it does not fit, or takes little
     if measure and checker is not None:
         tell("measuring latency")
-        written = [as_written(item, described) for item in (original, model)]
-        _measure(written, checker, report, memory)
+        _measure([original, model], described, checker, report, memory)
     result = deliver(
         model,
         report,
@@ -448,7 +447,13 @@ def _speed_that_fits(
     return race(before, after)
 
 
-def _measure(models: Sequence[ir.Model], checker: Checker, report: Report, memory: Memory) -> None:
+def _measure(
+    models: Sequence[ir.Model],
+    described: frozenset[str],
+    checker: Checker,
+    report: Report,
+    memory: Memory,
+) -> None:
     """Time the original and the result, interleaved, as ONNX Runtime runs them for its users."""
     from statistics import median
 
@@ -466,7 +471,8 @@ def _measure(models: Sequence[ir.Model], checker: Checker, report: Report, memor
     if lack is not None:
         report.warnings.append(f"the latency was not measured: that {lack}")
         return
-    makers = [partial(Session, item, optimized=True) for item in models]
+    written = [as_written(item, described) for item in models]
+    makers = [partial(Session, item, optimized=True) for item in written]
     try:
         if in_turns:
             turns = turns_apart(makers, feed)

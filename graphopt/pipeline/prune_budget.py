@@ -14,9 +14,12 @@ from typing import Protocol
 
 from graphopt.errors import EquivalenceError, UsageError
 from graphopt.graph import ir
-from graphopt.pipeline.prune_latency import Finish, Kept, meet_latency
+from graphopt.pipeline.prune_latency import Kept, meet_latency
 from graphopt.pipeline.task_metric import Drop
 from graphopt.pruning.coupling_costs import PruningCosts, counts_of
+
+Finish = Callable[[ir.Model, Kept], None]
+"""Gives a model that lost units its numbers, in place."""
 
 _COUNTED_STEPS = 40
 _MEASURED_STEPS = 10
@@ -187,7 +190,9 @@ class Budget:
                 f"--target-latency is {target:.0%} of the original's; ask for less than 100%"
             )
         guess = _share_of_macs(choose, costs, target)
-        return meet_latency(target, guess, choose, build, finish, judge.latency_share, tell)
+        kept, model = meet_latency(target, guess, choose, build, judge.latency_share, tell)
+        finish(model, kept)
+        return kept, model
 
     def _meet_drop(
         self,

@@ -106,6 +106,11 @@ class Layer:
             *np.shape(indices)[:-1], -1
         )
 
+    def holds(self, *arrays: np.ndarray) -> bool:
+        """Whether all numbers are finite in the weight's type: float16 ends at 65,504."""
+        with np.errstate(over="ignore"):
+            return all(np.isfinite(array.astype(self.weight.dtype)).all() for array in arrays)
+
     def write(self, matrix: np.ndarray, bias: np.ndarray | None) -> None:
         """Give the operator another weight and, where it can have one, bias [outputs]."""
         _set(self.node, 1, self.stored(matrix))

@@ -178,7 +178,7 @@ def _refit(
         ridge=ridge,
     )
     fit = solve(rows)
-    if not (math.isfinite(fit.before) and np.isfinite(fit.matrix).all()):
+    if not (math.isfinite(fit.before) and layer.holds(fit.matrix, fit.bias)):
         raise NotApplicable("what it reads or should give is too large for a fit")
     if fit.after > fit.before:
         return fit.before, fit.before
@@ -189,6 +189,8 @@ def _refit(
     if found is None:
         return fit.before, fit.after
     matrix, bias = found[0][None], found[1]
+    if not layer.holds(matrix, bias):
+        return fit.before, fit.after
     layer.write(matrix, bias)
     least = max(squared_error(rows, fit.matrix, fit.bias), 1e-30)
     return fit.before, fit.after * squared_error(rows, matrix, bias) / least

@@ -21,9 +21,10 @@ def first_core(wanted: bool) -> Iterator[None]:
     leaves them there, and a run takes as long as with one thread. No session may be made inside:
     its threads would be tied to that core too.
     """
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    readable = wanted and hasattr(os, "sched_getaffinity")
+    cores = os.sched_getaffinity(0) if readable else set()
     # Where this process may not use the machine's first core, the one left over is not known.
-    if not wanted or 0 not in cores:
+    if 0 not in cores:
         yield
         return
     try:

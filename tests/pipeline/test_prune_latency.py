@@ -23,32 +23,20 @@ def model_of(units: dict[str, np.ndarray]) -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
-def finish(model: ir.Model, units: dict[str, np.ndarray]) -> None:
-    assert model.graph.name == str(len(units["group"]))
-    assert "finished" not in model.metadata_props
-    model.metadata_props["finished"] = ""
-
-
 def found(
     target: float,
     guess: float,
     latency: Callable[[int], float],
     noise: float = 0.0,
-    unfinished: float = 1.0,
 ) -> tuple[float, int]:
-    """The true ratio of what is found, and how many measurements it took.
-
-    A model that is not finished takes `unfinished` times as long.
-    """
+    """The true ratio of what is found, and how many measurements it took."""
     random = np.random.default_rng(0)
     lines: list[str] = []
 
     def measure(model: ir.Model) -> float:
-        factor = 1.0 if "finished" in model.metadata_props else unfinished
-        return latency(int(model.graph.name or 0)) * factor * float(1 + noise * random.normal())
+        return latency(int(model.graph.name or 0)) * float(1 + noise * random.normal())
 
-    units, model = meet_latency(target, guess, kept, model_of, finish, measure, lines.append)
-    assert "finished" in model.metadata_props
+    units, model = meet_latency(target, guess, kept, model_of, measure, lines.append)
     assert model.graph.name == str(len(units["group"]))
     return latency(len(units["group"])), len(lines)
 
@@ -67,12 +55,6 @@ def test_one_lucky_measurement_is_not_believed() -> None:
     assert ratio == pytest.approx(0.6, rel=LATENCY_TOLERANCE)
 
 
-@pytest.mark.parametrize("unfinished", [0.9, 1.06])
-def test_what_counts_is_the_finished_model(unfinished: float) -> None:
-    ratio, _ = found(0.6, 0.1, lambda units: 0.2 + 0.8 * units / CHANNELS, unfinished=unfinished)
-    assert ratio == pytest.approx(0.6, rel=LATENCY_TOLERANCE)
-
-
 def test_finds_its_way_where_odd_numbers_are_slow() -> None:
     def latency(units: int) -> float:
         return units / CHANNELS * (1.0 if units % 4 == 0 else 1.6)
@@ -84,21 +66,3 @@ def test_finds_its_way_where_odd_numbers_are_slow() -> None:
 def test_says_how_near_it_came() -> None:
     with pytest.raises(EquivalenceError, match=r"50% .* nearest was 70%"):
         found(0.5, 0.5, lambda units: max(0.7, units / CHANNELS))
-
-
-def test_a_finished_model_that_is_near_enough_is_not_forgotten() -> None:
-    """Another looks nearer until it is finished."""
-    ratios = {64: 1.0, 40: 0.75, 32: 0.72, 16: 0.5}
-    finished = {64: 1.0, 40: 0.77, 32: 0.70, 16: 0.5}
-
-    def choose(share: float) -> dict[str, np.ndarray]:
-        return {
-            "group": np.arange(next(n for n in ratios if n <= 64 - round(share * 48) or n == 16))
-        }
-
-    def measure(model: ir.Model) -> float:
-        known = finished if "finished" in model.metadata_props else ratios
-        return known[int(model.graph.name or 0)]
-
-    units, _ = meet_latency(0.75, 2 / 3, choose, model_of, finish, measure, lambda _: None)
-    assert len(units["group"]) == 40

@@ -137,6 +137,28 @@ def test_what_an_activation_cuts_off_does_not_pull() -> None:
     assert errors[1] < 0.2 * errors[0]
 
 
+def test_numbers_that_float16_cannot_hold_are_not_written() -> None:
+    """The channel that stays tells the other, but times 100,000, which is over 65,504."""
+    mixing = np.array([[1.0, 1e-5]], np.float16)
+    original = made(
+        "float16[N, 1] x",
+        "float16[N, 1] y",
+        "h = MatMul(x, w)\nr = Relu(h)\ny = MatMul(r, v)",
+        {"w": mixing, "v": np.ones((2, 1), np.float16)},
+    )
+    random = np.random.default_rng(0)
+    feeds: list[Feed] = [{"x": random.uniform(1, 4, (64, 1)).astype(np.float16)} for _ in range(4)]
+    groups = find_groups(original)
+    kept = {next(iter(groups.prunable)).name: [1]}
+    pruned = clone(original)
+    prune(pruned, groups, kept)
+    report = repair(pruned, original, feeds, kept_indices(groups, kept), ridge=1e-9)
+    assert report.skipped == {"y": "what it reads or should give is too large for a fit"}
+    left = pruned.graph.initializers["v"].const_value
+    assert left is not None
+    assert left.numpy().tolist() == [[1.0]]
+
+
 def test_a_layer_that_cannot_be_refitted_is_named_with_its_reason() -> None:
     model = small_network()
     node = next(node for node in model.graph if node.op_type == "MatMul")

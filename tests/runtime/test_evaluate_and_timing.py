@@ -132,34 +132,61 @@ def test_sessions_that_take_turns_are_never_alive_together():
     assert turns_apart([], {}) == []
 
 
-def test_the_caller_keeps_off_the_cores_of_threads_that_are_tied():
+class Affinity:
+    """Stands in for the system's calls: which cores the calling thread may use."""
+
+    def __init__(self, monkeypatch, cores, *, forbidden=False):
+        self.cores, self.forbidden, self.calls = set(cores), forbidden, 0
+        monkeypatch.setattr(os, "sched_getaffinity", self.get, raising=False)
+        monkeypatch.setattr(os, "sched_setaffinity", self.set, raising=False)
+
+    def get(self, thread):
+        self.calls += 1
+        return set(self.cores)
+
+    def set(self, thread, cores):
+        if self.forbidden:
+            raise OSError
+        self.cores = set(cores)
+
+
+@pytest.mark.parametrize(
+    ("cores", "forbidden", "during"),
+    [({0, 1, 2}, False, {0}), ({1, 2}, False, {1, 2}), ({0, 1}, True, {0, 1})],
+    ids=["first core", "no first core", "forbidden"],
+)
+def test_the_caller_keeps_off_the_cores_of_threads_that_are_tied(
+    monkeypatch, cores, forbidden, during
+):
     """And has all of them back when the time is taken."""
-    if not hasattr(os, "sched_getaffinity"):
-        pytest.skip("this system does not tie threads to cores")
-    before = os.sched_getaffinity(0)
+    system = Affinity(monkeypatch, cores, forbidden=forbidden)
     seen = []
 
     class Tied(Sleeper):
         ties_threads = True
 
         def run(self, feed):
-            seen.append(os.sched_getaffinity(0))
+            seen.append(system.cores)
             return super().run(feed)
-
-    time_interleaved([Tied("a", 0.001, [])], {}, seconds=0.0)
-    tied = {0} if 0 in before else before
-    assert len(seen) >= 2
-    assert all(cores == tied for cores in seen)
-    assert os.sched_getaffinity(0) == before
 
     class Failing(Tied):
         def run(self, feed):
+            super().run(feed)
             raise RuntimeError
 
+    time_interleaved([Tied("a", 0.001, [])], {}, seconds=0.0)
+    assert system.cores == cores
     with pytest.raises(RuntimeError):
         time_interleaved([Failing("a", 0.001, [])], {}, seconds=0.0)
-    assert os.sched_getaffinity(0) == before
+    assert system.cores == cores
+    assert len(seen) >= 3
+    assert all(each == during for each in seen)
+
+
+def test_a_caller_of_a_single_thread_stays_where_it_is(monkeypatch):
+    system = Affinity(monkeypatch, {0, 1})
     time_interleaved([Sleeper("a", 0.001, [])], {}, seconds=0.0)
+    assert system.calls == 0
     body = constants("y = Constant<value_int = 3>()")
     assert Session(body).ties_threads
     assert not Session(body, threads=1).ties_threads

@@ -32,6 +32,14 @@ def identity_of(type_proto, opset=21):
     )
 
 
+def test_idle_threads_leave_the_cores_to_others():
+    session = Session(
+        from_text('<ir_version: 8, opset_import: ["" : 17]> g (float x) => (float x) {}')
+    )
+    entry = session._session.get_session_options().get_session_config_entry
+    assert entry("session.force_spinning_stop") == "1"
+
+
 def test_outputs_come_by_name_and_further_values_on_request():
     model = from_text(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y)'
