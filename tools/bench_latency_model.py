@@ -1,15 +1,16 @@
 """How far predicted latencies are from measured ones, over models that the fit never saw.
 
-    python tools/bench_latency_model.py [--device NAME|FILE.json ...] [--rounds 3] [--group zoo ...]
+    python tools/bench_latency_model.py [--device NAME|FILE.json ...] [--rounds 9] [--group zoo ...]
         [--keep FILE] [--no-measuring] [--json] [--write]
 
 Without --device the machine is calibrated first; of several profiles the first is judged case by
 case, the others by their shares alone. The cases are the zoo and the exports of
 tools/export_models.py, in floats and as int8 (made by ONNX Runtime's static quantizer), with one
 thread and with all cores. Rounds are interleaved over all cases, and what they measured is kept in
-a file, so that rounds of several runs add up. A measurement around which the machine was slow at
-a fixed piece of work is repeated, up to three times. `--write` puts the table into the section of
-docs/benchmarks.md between the marks.
+a file, so that rounds of several runs add up. What counts is the mean of their medians: a virtual
+machine's cores may be two for a second and one for the next, which the median of few rounds takes
+for the one or the other. `--write` puts the table into the section of docs/benchmarks.md between
+the marks.
 """
 
 import argparse
@@ -33,8 +34,7 @@ EXPORTS = ROOT / "build" / "exports"
 WORK = ROOT / "build" / "latency"
 BEGIN = "<!-- latency: made by tools/bench_latency_model.py -->"
 END = "<!-- end of latency -->"
-_SLOW = 1.12
-_TRIES = 3
+_ROUND_SECONDS = 0.25
 
 
 @dataclass
@@ -43,23 +43,21 @@ class Taken:
 
     Attributes:
         seconds: the median of each round.
-        nodes: seconds of each executed node, by the profiler, of the last round.
-        slow: rounds in which the machine stayed slow.
+        nodes: seconds of each executed node, by the profiler, of the first round.
     """
 
     seconds: list[float] = field(default_factory=list)
     nodes: list[float] = field(default_factory=list)
-    slow: int = 0
 
     @property
-    def median(self) -> float:
+    def mean(self) -> float:
         """Seconds."""
-        return statistics.median(self.seconds)
+        return statistics.mean(self.seconds)
 
     @property
     def spread(self) -> float:
-        """The range of the rounds, relative to their median."""
-        return (max(self.seconds) - min(self.seconds)) / self.median
+        """The standard deviation of the rounds, relative to their mean."""
+        return statistics.stdev(self.seconds) / self.mean if len(self.seconds) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -97,27 +95,23 @@ def cases(groups: list[str]) -> list[Case]:
     return [c for case in found for c in (case, quantized(case, WORK)) if c is not None]
 
 
-def measure_round(every: list[Case], threads: list[int], kept: dict[str, Taken]) -> None:
-    """Measure each case once with each number of threads."""
+def measure_round(
+    every: list[Case], machine: Any, threads: list[int], kept: dict[str, Taken]
+) -> None:
+    """Measure each case once with each number of threads; the first time its nodes as well."""
     from graphopt.cost.latency import measure
-    from graphopt.cost.latency.pace import Pace
+    from graphopt.graph import load
+    from graphopt.runtime.profiling import run_times
 
-    for count in threads:
-        probe = Pace(count)
-        best = min(probe.seconds() for _ in range(10))
-        for case in every:
+    for case in every:
+        model = load(case.path)
+        for count in threads:
             taken = kept.setdefault(f"{case.label}|{count}", Taken())
-            for attempt in range(_TRIES):
-                before = probe.seconds()
-                found = measure(case.path, threads=count, feed=case.feed, seconds=0.5)
-                pace = max(before, probe.seconds())
-                best = min(best, pace)
-                if pace < _SLOW * best:
-                    break
-                taken.slow += attempt == _TRIES - 1
-            taken.seconds.append(found.seconds)
-            taken.nodes = [node.seconds for node in found.by_node]
-        print(f"measured with {count} threads", file=sys.stderr, flush=True)
+            if not taken.nodes:
+                found = measure(case.path, profile=machine, threads=count, feed=case.feed)
+                taken.nodes = [node.seconds for node in found.by_node]
+            times = run_times(model, case.feed, count, 3, seconds=_ROUND_SECONDS)
+            taken.seconds.append(statistics.median(times))
 
 
 def weighted_spearman(first: Any, second: Any, weights: Any) -> float:
@@ -168,7 +162,7 @@ def judge(
                     case.group,
                     case.precision,
                     count,
-                    taken.median,
+                    taken.mean,
                     taken.spread,
                     latency.seconds,
                     latency.low,
@@ -282,7 +276,7 @@ def _machines(names: list[str]) -> list[Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Judge the latency model.")
     parser.add_argument("--device", nargs="+", default=[], help="machine profiles")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--group", nargs="+", default=["zoo", "unseen"])
     parser.add_argument("--keep", type=Path, default=WORK / "measured.json")
     parser.add_argument("--no-measuring", action="store_true", help="use what was kept")
@@ -301,7 +295,8 @@ def main() -> int:
         stored = json.loads(arguments.keep.read_text())
         kept = {label: Taken(**taken) for label, taken in stored.items()}
     for _ in range(0 if arguments.no_measuring else arguments.rounds):
-        measure_round(every, threads, kept)
+        measure_round(every, machine, threads, kept)
+        print("measured a round", file=sys.stderr, flush=True)
         data = {label: asdict(taken) for label, taken in kept.items()}
         arguments.keep.write_text(json.dumps(data))
     results = judge(every, machine, threads, kept)

@@ -15,7 +15,6 @@ import onnx
 
 from graphopt.errors import InvalidModelError
 from graphopt.graph import ir
-from graphopt.graph.walk import nested_graphs
 from graphopt.runtime.executed_shapes import complete_shapes
 from graphopt.runtime.session import import_onnxruntime, make_session, proto_of, provider_names
 from graphopt.runtime.weights import share_weights
@@ -119,19 +118,5 @@ def read_executed(path: Path, source: ir.Model) -> ir.Model:
         raise InvalidModelError(
             f"ONNX Runtime's optimized graph is not readable: {error}"
         ) from error
-    known: dict[str, ir.Shape | None] = {
-        value.name: value.shape
-        for graph in nested_graphs(source.graph)
-        for value in _values(graph)
-        if value.name and value.shape is not None
-    }
-    for value in executed.graph.inputs:
-        value.shape = known.get(value.name or "", value.shape)
-    complete_shapes(executed, known)
+    complete_shapes(executed, source)
     return executed
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    for node in graph:
-        yield from node.outputs

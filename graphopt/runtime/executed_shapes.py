@@ -1,30 +1,42 @@
 """Completes the shapes of an optimized graph, by the rules of ONNX Runtime's own operators.
 
 What the optimized model states is kept. A value that ONNX Runtime did not describe has the shape
-that the source model gives the value of that name, or else the one that follows from the inputs
-of its node: by ONNX's inference for ONNX's operators, by a rule below for those of ONNX Runtime.
+that follows from the inputs of its node: by ONNX's inference for ONNX's operators, by a rule below
+for those of ONNX Runtime. Else it has the shape that the source model gives the value of that name,
+or what the node of that name makes there: a Reshape to computed dims may give a value that ONNX
+Runtime has named anew.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import onnx
 
 from graphopt.graph import ir
 from graphopt.graph.constants import constant_array
-from graphopt.graph.walk import nested_graphs
+from graphopt.graph.walk import all_nodes, nested_graphs
 
 Dims = tuple[int, ...]
 _CHANNELS_LAST = "com.ms.internal.nhwc"
 
 
-def complete_shapes(model: ir.Model, known: Mapping[str, ir.Shape | None]) -> None:
+def complete_shapes(model: ir.Model, source: ir.Model) -> None:
     """Write the shape of every value that it can be told of into `model`.
 
     Args:
         model: the optimized graph; changed in place.
-        known: shapes by name of the values of the source model.
+        source: the model that it was made of, with shapes.
     """
+    known = {
+        value.name: value.shape
+        for graph in nested_graphs(source.graph)
+        for value in _values(graph)
+        if value.name and value.shape is not None
+    }
+    makers = {node.name: node for node in all_nodes(source) if node.name}
+    for value in model.graph.inputs:
+        value.shape = known.get(value.name or "", value.shape)
     for graph in nested_graphs(model.graph):
         for node in graph:
             if all(static_dims(value) is not None for value in node.outputs if value.name):
@@ -33,13 +45,26 @@ def complete_shapes(model: ir.Model, known: Mapping[str, ir.Shape | None]) -> No
             for value, dims in zip(node.outputs, inferred, strict=False):
                 if dims is not None and static_dims(value) is None:
                     value.shape = ir.Shape(dims)
-            for value in node.outputs:
+            maker = makers.get(node.name or "")
+            same = maker is not None and maker.op_type == node.op_type
+            made = maker.outputs if maker is not None and same else ()
+            for value, original in itertools.zip_longest(node.outputs, made):
+                if value is None or static_dims(value) is not None:
+                    continue
                 shape = known.get(value.name or "")
-                if static_dims(value) is None and shape is not None:
+                if shape is None and original is not None:
+                    shape = original.shape
+                if shape is not None:
                     value.shape = ir.Shape(shape)
             for value in node.outputs:
                 if value.type is None:
                     value.type = _type(node)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
 
 
 # Inputs whose type an operator of ONNX Runtime gives to its output, where it is not the first.

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from graphopt.graph import load
+from graphopt.graph import from_text, ir, load
 from graphopt.runtime.executed import executed_model
-from graphopt.runtime.executed_shapes import static_dims
+from graphopt.runtime.executed_shapes import complete_shapes, static_dims
 from graphopt.shapes import infer_shapes
 
 
@@ -80,3 +80,20 @@ def test_the_model_is_left_as_it_was() -> None:
     before = [(node.name, node.op_type) for node in model.graph]
     executed_model(model, threads=1)
     assert [(node.name, node.op_type) for node in model.graph] == before
+
+
+def test_a_value_that_was_named_anew_has_the_shape_that_its_node_makes():
+    """A Reshape to computed dims: nothing follows from its inputs."""
+
+    def model(name):
+        found = from_text(
+            '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 6] x, int64[2] dims) =>'
+            f" (float[a, b] y) {{ {name} = Reshape(x, dims) y = Neg({name}) }}"
+        )
+        found.graph[0].name = "reshape"
+        return found
+
+    source, executed = model("z"), model("token_7")
+    source.graph[0].outputs[0].shape = ir.Shape((3, 4))
+    complete_shapes(executed, source)
+    assert [static_dims(node.outputs[0]) for node in executed.graph] == [(3, 4), (3, 4)]

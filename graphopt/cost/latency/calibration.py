@@ -6,6 +6,7 @@ import itertools
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from graphopt.cost.latency.fitting import Observation, fit_threads
 from graphopt.cost.latency.kernels import kernels
 from graphopt.cost.latency.machine import DEFAULT_NAME, MachineProfile
 from graphopt.cost.latency.pace import Pace, undisturbed
+from graphopt.cost.latency.reference import reference_fit, reference_machine
 from graphopt.cost.latency.sampling import Sample, samples
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.graph import ir
@@ -25,9 +27,10 @@ SECONDS = 60.0
 """How long a calibration takes, unless asked otherwise."""
 
 # The share of the time that goes into fitting.
-_FITTING = 0.2
+_FITTING = 0.27
 _PER_MODEL = 0.05
 _FEWEST_MODELS = 15
+_OVERHEAD_ROUNDS = 3
 _FREE_SIZE = 2
 _SMALLEST_TABLE = 16
 
@@ -44,6 +47,9 @@ def calibrate(
 ) -> MachineProfile:
     """Measure this machine. Nothing else should run meanwhile.
 
+    What is measured corrects what is known of a reference machine, kernel class by kernel class,
+    where that tells more than a fit from nothing.
+
     Args:
         name: what to call the profile.
         threads: numbers of threads to calibrate for; none for 1 and as many as there are cores.
@@ -55,37 +61,82 @@ def calibrate(
         UsageError: a number of threads is not positive, or the time is too short.
         RuntimeUnavailableError: ONNX Runtime does not work here.
     """
+    begin = time.perf_counter()
+
+    def tell(step: str) -> None:
+        progress(step, (time.perf_counter() - begin) / seconds)
+
+    found = measure_samples(threads, seconds * (1 - _FITTING), seed, tell)
+    return fit_machine(found, name, alone=False, tell=tell)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a machine, by number of threads.
+
+    Attributes:
+        observations: of each calibration model.
+        paces: beside each the machine's pace (see `pace`).
+        overheads: of a run (see `run_overhead`).
+    """
+
+    observations: dict[int, list[Observation]]
+    paces: dict[int, list[float]]
+    overheads: dict[int, tuple[float, float]]
+
+
+def measure_samples(
+    threads: Sequence[int], seconds: float, seed: int, tell: Callable[[str], None]
+) -> Measurements:
+    """Measure calibration models for so many seconds; the arguments are those of `calibrate`.
+
+    Raises:
+        UsageError: a number of threads is not positive, or the time is too short.
+    """
     from graphopt.runtime.cores import available_cores
 
-    cores = available_cores()
-    counts = sorted(set(threads) or {1, cores})
+    counts = sorted(set(threads) or {1, available_cores()})
     if counts[0] < 1:
         raise UsageError(f"{counts[0]} is no number of threads")
-    begin = time.perf_counter()
-    end = begin + seconds * (1 - _FITTING)
+    end = time.perf_counter() + seconds
     observations: dict[int, list[Observation]] = {count: [] for count in counts}
     paces: dict[int, list[float]] = {count: [] for count in counts}
     probes = {count: Pace(count) for count in counts}
     overheads = {count: run_overhead(count) for count in counts}
     for number, sample in enumerate(samples(seed)):
-        now = time.perf_counter()
-        if now > end:
+        if time.perf_counter() > end:
             break
-        progress(f"measuring {sample.family} models ({number + 1})", (now - begin) / seconds)
+        tell(f"measuring {sample.family} models ({number + 1})")
         for count, (observation, pace) in observe(sample, probes).items():
             observations[count].append(observation)
             paces[count].append(pace)
     if min(map(len, observations.values())) < _FEWEST_MODELS:
         raise UsageError(f"{seconds:g} s are too short to calibrate this machine: give more")
+    return Measurements(observations, paces, overheads)
+
+
+def fit_machine(
+    found: Measurements, name: str, *, alone: bool, tell: Callable[[str], None]
+) -> MachineProfile:
+    """The profile of what was measured.
+
+    Args:
+        found: the measurements.
+        name: what to call the profile.
+        alone: leave the reference machine out.
+        tell: told what is being done.
+    """
+    from graphopt.runtime.cores import available_cores
+
     fits = {}
-    for count in counts:
-        kept = list(itertools.compress(observations[count], undisturbed(paces[count])))
-        fits[count] = fit_threads(
-            kept,
-            overheads[count],
-            lambda step: progress(step, (time.perf_counter() - begin) / seconds),
-        )
-    return MachineProfile(name, processor_name(), cores, _runtime_version(), "cpu", fits)
+    for count, observations in found.observations.items():
+        kept = list(itertools.compress(observations, undisturbed(found.paces[count])))
+        base = None if alone else reference_fit(count)
+        fits[count] = fit_threads(kept, found.overheads[count], base, tell)
+    reference = "" if alone else reference_machine().name
+    return MachineProfile(
+        name, processor_name(), available_cores(), _runtime_version(), "cpu", fits, reference
+    )
 
 
 def observe(sample: Sample, probes: Mapping[int, Pace]) -> dict[int, tuple[Observation, float]]:
@@ -117,7 +168,7 @@ def observe(sample: Sample, probes: Mapping[int, Pace]) -> dict[int, tuple[Obser
                 threads=count,
                 seconds=_PER_MODEL,
                 minimum_runs=6,
-                maximum_runs=16,
+                maximum_runs=250,
             )
             found = kernels(measured.executed)
             times = [measured.node_seconds.get(node.name or "") for node, _ in found]
@@ -126,7 +177,6 @@ def observe(sample: Sample, probes: Mapping[int, Pace]) -> dict[int, tuple[Obser
                 continue
             observation = Observation(
                 tuple(kernel for _, kernel in found),
-                tuple(_tensors(node) for node, _ in found),
                 profiled,
                 measured.seconds,
                 len(sized.graph.inputs) + len(sized.graph.outputs),
@@ -136,10 +186,6 @@ def observe(sample: Sample, probes: Mapping[int, Pace]) -> dict[int, tuple[Obser
         # An older ONNX Runtime may lack an operator; what else was drawn is enough.
         return {}
     return result
-
-
-def _tensors(node: ir.Node) -> int:
-    return sum(value is not None for value in node.inputs) + len(node.outputs)
 
 
 def run_overhead(threads: int) -> tuple[float, float]:
@@ -167,12 +213,16 @@ def run_overhead(threads: int) -> tuple[float, float]:
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         feed = {value.name: np.ones(4, np.float32) for value in inputs}
         model = ir.serde.deserialize_model(onnx.ModelProto.FromString(proto.SerializeToString()))
-        return profile(model, feed, threads=threads, seconds=0.2, maximum_runs=240).seconds
+        return profile(model, feed, threads=threads, seconds=0.1, maximum_runs=240).seconds
 
-    one, row, side = seconds(1, 1), seconds(1, many + 1), seconds(many + 1, 1)
+    # In turns: the pace of the machine changes from one second to the next.
+    rounds = [
+        (seconds(1, 1), seconds(1, many + 1), seconds(many + 1, 1)) for _ in range(_OVERHEAD_ROUNDS)
+    ]
+    one, row, side = np.median(rounds, axis=0)
     kernel = max((row - one) / many, 0.0)
     value = max(((side - one) / many - kernel) / 2, 0.0)
-    return max(one - kernel - 2 * value, 0.0), value
+    return float(max(one - kernel - 2 * value, 0.0)), float(value)
 
 
 def processor_name() -> str:

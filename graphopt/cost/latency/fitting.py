@@ -1,9 +1,12 @@
 """Turns what was measured of the calibration models into a machine's fit.
 
-The profiler adds to the time of every kernel, more for one with many inputs. How much is solved
-for by least squares, from the difference between the sum of the kernels' times and the time of
-the same model without the profiler. Then the kernels of each model are scaled (by a few percent)
-so that they add up to what the whole model takes: what is fitted are true times.
+The profiler adds to the time of every kernel. How much is solved for by least squares, from the
+difference between the sum of the kernels' times and the time of the same model without the
+profiler. It is not the same in every run: what is left of that difference is put down partly to the
+profiler and partly to the machine's pace, as likely as either is, so that the kernels of each model
+add up to what the whole model takes: what is fitted are true times. Those of kernels that take less
+than the profiler adds may come out negative; they are kept as they are, for only so is their mean
+right.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,15 +26,28 @@ from graphopt.cost.latency.regression import GaussianProcess, Parameters, fit
 _MOST_SAMPLES = 400
 _FEWEST_SAMPLES = 4
 _HELD_OUT = 4  # one model of so many
-_LEAST_SECONDS = 1e-7
+LEAST_SECONDS = 4e-7  # of a kernel, where one is asked for
 # How far the kernels of a model are scaled at most.
 _MOST_SCALING = 1.2
-# What a kernel's time is uncertain by: the profiler counts microseconds, of many runs.
-_RESOLUTION = 0.08e-6
+# The standard deviations of what the profiler adds, relative to what it usually does, and of the
+# machine's pace, from run to run; and of the first from kernel to kernel.
+_CHARGE_DEVIATION, _PACE_DEVIATION, _CHARGE_OF_KERNEL = 0.4, 0.1, 0.2
+_MOST_CHARGES = 5.0
 _NOISE = 0.01
+# Where a time is more uncertain than that, relative to the guess, its ratio stands for its
+# logarithm: noise pulls a logarithm down.
+_UNCERTAIN = 0.3
+_MOST_TARGET = 3.0
+_LEAST_START = 2e-7  # seconds
 _SLOWEST_MEMORY = 1e-10  # seconds for a byte
 # Standard deviations of a sample from what the others predict, beyond which it is left out.
 _FURTHEST = 3.5
+_LEAST_SPREAD = 0.05
+_SHORT = 1e-3  # seconds
+_REFERENCE_WORTH = 20  # models
+# By how much samples alone must be more likely, as a logarithm, for the reference to be left out.
+_DECISIVE = 10.0
+_FEWEST_ALONE = 24
 
 
 @dataclass(frozen=True)
@@ -38,14 +56,12 @@ class Observation:
 
     Attributes:
         kernels: its executed kernels.
-        tensors: for each the number of its inputs and outputs.
         profiled: for each its seconds under the profiler.
         seconds: the time of a run without the profiler.
         values: the number of inputs and outputs of its graph.
     """
 
     kernels: tuple[Kernel, ...]
-    tensors: tuple[int, ...]
     profiled: tuple[float, ...]
     seconds: float
     values: int
@@ -55,9 +71,19 @@ class Observation:
         return max(self.seconds - run_overhead[0] - run_overhead[1] * self.values, 1e-6)
 
 
+class _Sample(NamedTuple):
+    """What one kernel took, how uncertain that is, in seconds, and the number of its model."""
+
+    kernel: Kernel
+    seconds: float
+    error: float
+    group: int
+
+
 def fit_threads(
     observations: Sequence[Observation],
     run_overhead: tuple[float, float],
+    reference: ThreadFit | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ThreadFit:
     """The fit for one number of threads.
@@ -65,6 +91,8 @@ def fit_threads(
     Args:
         observations: what was measured with it.
         run_overhead: see `ThreadFit`.
+        reference: the fit of a machine that was measured for longer, which is corrected where that
+            tells more than these observations alone.
         progress: told what is being done.
     """
     charge = profiler_charge(observations, run_overhead)
@@ -72,60 +100,99 @@ def fit_threads(
     seen = [o for index, o in enumerate(observations) if index % _HELD_OUT]
     unseen = observations[::_HELD_OUT]
     progress("fitting")
-    whole = _fit_kernels(observations, run_overhead, charge, {})
-    known = {kind: found.parameters for kind, found in whole.classes.items()}
-    trial = _fit_kernels(seen, run_overhead, charge, known)
-    return replace(whole, spread=_spread(unseen, trial))
+    bases = {} if reference is None else reference.classes
+    whole = _fit_kernels(observations, run_overhead, charge, bases, {})
+    trial = _fit_kernels(seen, run_overhead, charge, bases, whole.classes)
+    return replace(whole, spread=_spread(unseen, trial, reference))
 
 
 def _fit_kernels(
     observations: Sequence[Observation],
     run_overhead: tuple[float, float],
-    charge: tuple[float, float],
-    known: Mapping[str, Parameters],
+    charge: float,
+    bases: Mapping[str, ClassFit],
+    known: Mapping[str, ClassFit],
 ) -> ThreadFit:
-    samples = [s for o in observations for s in true_times(o, run_overhead, charge)]
+    samples = []
+    by_kind: dict[str, list[_Sample]] = defaultdict(list)
+    for group, observation in enumerate(observations):
+        times, error = true_times(observation, run_overhead, charge)
+        for kernel, seconds in zip(observation.kernels, times, strict=True):
+            samples.append((kernel, max(seconds, LEAST_SECONDS)))
+            by_kind[kernel.kind].append(_Sample(kernel, seconds, error, group))
     ceilings = _ceilings(samples)
-    by_kind: dict[str, list[tuple[Kernel, float]]] = defaultdict(list)
-    for kernel, seconds in samples:
-        by_kind[kernel.kind].append((kernel, seconds))
+    pace = _pace(observations, run_overhead, bases)
     classes = {
-        kind: _fit_class(by_kind[kind], known.get(kind))
+        kind: _best_fit(by_kind[kind], bases.get(kind), pace, known.get(kind))
         for kind in sorted(by_kind)
-        if len(by_kind[kind]) >= _FEWEST_SAMPLES and by_kind[kind][0][0].features
+        if len(by_kind[kind]) >= _FEWEST_SAMPLES and by_kind[kind][0].kernel.features
     }
+    for kind in bases.keys() - classes.keys():
+        base = bases[kind]
+        classes[kind] = ClassFit((pace,), (), (), (), (), base.parameters, base)
     residuals = np.array([np.log(t / ceilings.bound(kernel)) for kernel, t in samples])
     typical = (float(residuals.mean()), float(residuals.std()))
     return ThreadFit(ceilings, run_overhead, charge, 0.0, typical, classes)
 
 
+def _pace(
+    observations: Sequence[Observation],
+    run_overhead: tuple[float, float],
+    bases: Mapping[str, ClassFit],
+) -> float:
+    """How many times as long as on the reference machine models take here, all in all."""
+    ratios = [
+        observation.kernel_seconds(run_overhead) / total
+        for observation in observations
+        if (total := _total(observation, bases)) is not None
+    ]
+    return float(np.median(ratios)) if ratios else 1.0
+
+
+def _total(observation: Observation, classes: Mapping[str, ClassFit]) -> float | None:
+    """What the kernels of a model are predicted to take; None where a class is not known."""
+    by_kind: dict[str, list[Kernel]] = defaultdict(list)
+    for kernel in observation.kernels:
+        by_kind[kernel.kind].append(kernel)
+    if not by_kind.keys() <= classes.keys():
+        return None
+    return float(sum(classes[kind].seconds(some).sum() for kind, some in by_kind.items()))
+
+
 def profiler_charge(
     observations: Sequence[Observation], run_overhead: tuple[float, float]
-) -> tuple[float, float]:
-    """Seconds that the profiler adds to a kernel, and to it for each of its inputs and outputs."""
+) -> float:
+    """Seconds that the profiler adds to a kernel."""
     nodes = np.array([len(o.kernels) for o in observations], float)
-    tensors = np.array([sum(o.tensors) for o in observations], float)
     added = np.array([sum(o.profiled) - o.kernel_seconds(run_overhead) for o in observations])
-    scale = np.array([3e-6 + 0.02 * o.seconds for o in observations])
-    weights = 1 / scale
-    solution: np.ndarray = np.zeros(2)
+    scale = np.array([3e-6 + _PACE_DEVIATION * o.seconds for o in observations])
+    weights = 1 / scale**2
+    charge = 0.0
     for _ in range(20):
-        matrix = np.stack([nodes, tensors], 1) * weights[:, None]
-        solution = np.linalg.lstsq(matrix, added * weights, rcond=None)[0]
-        error = np.abs(np.stack([nodes, tensors], 1) @ solution - added) / scale
-        weights = np.sqrt(1 / np.maximum(error, 1.0)) / scale  # Huber's: outliers count less
-    return float(solution[0]), float(solution[1])
+        charge = float((weights * nodes * added).sum() / (weights * nodes**2).sum())
+        error = np.abs(nodes * charge - added) / scale
+        weights = 1 / (np.maximum(error, 1.0) * scale**2)  # Huber's: outliers count less
+    return max(charge, 0.0)
 
 
 def true_times(
-    observation: Observation, run_overhead: tuple[float, float], charge: tuple[float, float]
-) -> list[tuple[Kernel, float]]:
-    """Each kernel with its time as it would be without the profiler."""
-    times = np.array(observation.profiled) - charge[0] - charge[1] * np.array(observation.tensors)
-    times = np.maximum(times, _LEAST_SECONDS)
-    scale = observation.kernel_seconds(run_overhead) / float(times.sum())
+    observation: Observation, run_overhead: tuple[float, float], charge: float
+) -> tuple[list[float], float]:
+    """Each kernel's time as it would be without the profiler, and the error of each, in seconds.
+
+    A time may be negative; together they are what the model takes, as nearly as can be told.
+    """
+    profiled = np.array(observation.profiled)
+    total = observation.kernel_seconds(run_overhead)
+    usual = max(charge * len(profiled), 1e-9)
+    left = float(profiled.sum()) - usual - total
+    likely = (_CHARGE_DEVIATION * usual) ** 2
+    likely /= likely + (_PACE_DEVIATION * total) ** 2
+    charge *= min(max(1 + likely * left / usual, 0.0), _MOST_CHARGES)
+    times = profiled - charge
+    scale = total / max(float(times.sum()), LEAST_SECONDS)
     times *= min(max(scale, 1 / _MOST_SCALING), _MOST_SCALING)
-    return list(zip(observation.kernels, times.tolist(), strict=True))
+    return times.tolist(), _CHARGE_OF_KERNEL * charge
 
 
 def _ceilings(samples: Sequence[tuple[Kernel, float]]) -> Ceilings:
@@ -147,87 +214,136 @@ def _ceilings(samples: Sequence[tuple[Kernel, float]]) -> Ceilings:
     )
 
 
-def _fit_class(samples: list[tuple[Kernel, float]], known: Parameters | None) -> ClassFit:
+def _best_fit(
+    samples: list[_Sample], base: ClassFit | None, pace: float, known: ClassFit | None
+) -> ClassFit:
+    """As a correction of `base`, unless these samples alone predict left-out ones much better."""
     samples = _chosen(samples)
-    features = np.array([kernel.features for kernel, _ in samples])
-    seconds = np.array([time for _, time in samples])
-    terms = np.array([kernel.terms for kernel, _ in samples])
-    rates = _rates(terms, seconds)
-    targets = np.log(seconds / (terms @ rates))
-    spreads = np.hypot(_NOISE, _RESOLUTION / seconds)
+    if known is not None:
+        return _fit_class(samples, known.base, pace, known.parameters)
+    if base is None:
+        return _fit_class(samples, None, pace, None)
+    corrected = _fit_class(samples, base, pace, None)
+    if len(samples) < _FEWEST_ALONE:
+        return corrected
+    alone = _fit_class(samples, None, pace, None)
+    better = alone.process.left_out_evidence() - corrected.process.left_out_evidence()
+    return alone if better > _DECISIVE else corrected
+
+
+def _fit_class(
+    samples: list[_Sample], base: ClassFit | None, pace: float, known: Parameters | None
+) -> ClassFit:
+    kernels = [sample.kernel for sample in samples]
+    features = np.array([kernel.features for kernel in kernels])
+    seconds = np.array([sample.seconds for sample in samples])
+    errors = np.array([sample.error for sample in samples])
+    groups = np.array([sample.group for sample in samples])
+    if base is None:
+        terms = np.array([kernel.terms for kernel in kernels])
+        rates = _rates(terms, seconds, errors)
+        targets, spreads = _targets(seconds, errors, terms @ rates)
+        rates *= np.exp(np.average(targets, weights=1 / (_UNCERTAIN**2 + spreads**2)))
+        guesses = terms @ rates
+    else:
+        rates = np.array([pace])
+        guesses = pace * base.seconds(kernels)
+    targets, spreads = _targets(seconds, errors, guesses)
     # What is far from all alike is a disturbance of the measurement; it says nothing.
-    parameters = known or fit(features, targets, spreads)
-    process = GaussianProcess(features, targets, spreads, parameters)
+    find = partial(fit, rest=base is not None)
+    parameters = known or find(features, targets, spreads, groups)
+    process = GaussianProcess(features, targets, spreads, groups, parameters)
     kept = np.abs(process.left_out()) < _FURTHEST
     if kept.sum() >= _FEWEST_SAMPLES and not kept.all():
-        features, targets, spreads = features[kept], targets[kept], spreads[kept]
-        parameters = known or fit(features, targets, spreads)
+        features, targets = features[kept], targets[kept]
+        spreads, groups = spreads[kept], groups[kept]
+        parameters = known or find(features, targets, spreads, groups)
     return ClassFit(
         tuple(rates.tolist()),
         tuple(map(tuple, np.round(features, 3).tolist())),
         tuple(np.round(targets, 4).tolist()),
         tuple(np.round(spreads, 4).tolist()),
+        tuple(groups.tolist()),
         parameters,
+        base,
     )
 
 
-def _rates(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+def _targets(
+    seconds: np.ndarray, errors: np.ndarray, guesses: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The logarithms of the ratios of times to guesses, and their standard deviations."""
+    ratios, spreads = seconds / guesses, np.hypot(_NOISE, errors / guesses)
+    targets = np.where(spreads < _UNCERTAIN, np.log(np.maximum(ratios, 1e-3)), ratios - 1)
+    return np.clip(targets, -_MOST_TARGET, _MOST_TARGET), spreads
+
+
+def _rates(terms: np.ndarray, seconds: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Non-negative rates that add the terms up to the seconds, with the least relative error.
+
+    The first term is one start of a kernel, which takes some time at least.
 
     Coordinate descent on a convex function: it ends at the minimum.
     """
-    matrix = terms / seconds[:, None]
+    unit = np.hypot(np.maximum(seconds, LEAST_SECONDS), errors / _UNCERTAIN)
+    matrix, wished_for = terms / unit[:, None], seconds / unit
     scale = np.maximum(np.abs(matrix).max(0), 1e-300)
     matrix = matrix / scale
     weights = np.ones(len(seconds))
     rates = np.zeros(terms.shape[1])
     # Few samples tell of far memory: what they cannot settle is kept to what memory can be.
-    highest = np.full(len(rates), np.inf)
+    lowest, highest = np.zeros(len(rates)), np.full(len(rates), np.inf)
+    lowest[0] = _LEAST_START * scale[0]
     highest[-FAR_TERMS:] = _SLOWEST_MEMORY * scale[-FAR_TERMS:]
     for _ in range(4):
         normal = matrix.T @ (weights[:, None] * matrix)
-        wanted = matrix.T @ weights
+        wanted = matrix.T @ (weights * wished_for)
+        used = np.flatnonzero(np.diag(normal))
         for _ in range(300):
-            for index in np.flatnonzero(np.diag(normal)):
+            before = rates.copy()
+            for index in used:
                 gradient = wanted[index] - normal[index] @ rates
                 wished = rates[index] + gradient / normal[index, index]
-                rates[index] = min(max(wished, 0.0), highest[index])
+                rates[index] = min(max(wished, lowest[index]), highest[index])
+            if np.allclose(rates, before, rtol=1e-6, atol=0.0):
+                break
         # Relative to the guess as well as to the time: being too low by half is as bad as
         # being too high by twice.
         guess = np.maximum(matrix @ rates, 0.05)
-        weights = 1 / np.maximum(guess, np.abs(guess - 1))
+        weights = 1 / np.maximum(guess, np.abs(guess - wished_for))
     result: np.ndarray = rates / scale
-    return result if result.any() else np.append(np.median(seconds), np.zeros(len(rates) - 1))
+    return result
 
 
-def _chosen(samples: list[tuple[Kernel, float]]) -> list[tuple[Kernel, float]]:
-    """At most so many samples, those of the same features averaged into one."""
-    groups: dict[tuple[float, ...], list[tuple[Kernel, float]]] = defaultdict(list)
-    for kernel, seconds in samples:
-        groups[kernel.features].append((kernel, seconds))
+def _chosen(samples: list[_Sample]) -> list[_Sample]:
+    """At most so many samples, those of the same model and features averaged into one."""
+    groups: dict[tuple[object, ...], list[_Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group, sample.kernel.features].append(sample)
     means = [
-        (group[0][0], float(np.exp(np.mean([np.log(seconds) for _, seconds in group]))))
-        for group in groups.values()
+        some[0]._replace(seconds=float(np.mean([sample.seconds for sample in some])))
+        for some in groups.values()
     ]
     step = -(-len(means) // _MOST_SAMPLES)
     return means[::step]
 
 
-def _spread(observations: Sequence[Observation], whole: ThreadFit) -> float:
+def _spread(
+    observations: Sequence[Observation], whole: ThreadFit, reference: ThreadFit | None
+) -> float:
     """By how much whole models are off beyond what their kernels account for."""
-    processes: dict[str, GaussianProcess] = {k: f.process() for k, f in whole.classes.items()}
     errors = []
     for observation in observations:
-        total = whole.run_overhead[0] + whole.run_overhead[1] * observation.values
-        for kernel in observation.kernels:
-            process = processes.get(kernel.kind)
-            if process is None:
-                break
-            mean, _ = process.predict(np.array([kernel.features]))
-            total += whole.classes[kernel.kind].guess(kernel) * float(np.exp(mean[0]))
-        else:
-            errors.append(np.log(observation.seconds / total))
-    if len(errors) < _FEWEST_SAMPLES:
-        return 0.1
-    # 80 % of a normal distribution lie within 1.28 standard deviations.
-    return float(np.quantile(np.abs(errors), 0.8)) / 1.2816
+        seconds = observation.kernel_seconds(whole.run_overhead)
+        total = _total(observation, whole.classes)
+        # What is measured of a shorter one in a moment is noise.
+        if total is not None and seconds > _SHORT:
+            errors.append(np.log(seconds / total))
+    # Half of a normal distribution lies within 0.6745 standard deviations. By what the pace of a
+    # short measurement was off, no prediction is.
+    found = float(np.median(np.abs(errors))) / 0.6745 if errors else 0.0
+    variance, count = max(found**2 - _PACE_DEVIATION**2, _LEAST_SPREAD**2), len(errors)
+    if reference is not None:
+        variance = variance * count + reference.spread**2 * _REFERENCE_WORTH
+        variance /= count + _REFERENCE_WORTH
+    return float(variance**0.5)

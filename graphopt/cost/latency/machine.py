@@ -1,7 +1,9 @@
 """What a calibration found out about a machine: a small file that can be named and shipped.
 
 The file is JSON. It holds the samples that were measured (a few hundred at most for a kernel
-class), reduced to features and the ratio of time to a bound, and the parameters fitted to them.
+class), reduced to features and the ratio of time to a guess, and the parameters fitted to them.
+Where the guess is what the reference machine (see `reference`) takes, the file says so, and by
+which of them.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from graphopt.cost.latency.regression import GaussianProcess, Parameters
 from graphopt.errors import OutputError, UsageError
 
 FORMAT = "graphopt-machine-profile"
-VERSION = 1
+VERSION = 2
 DEFAULT_NAME = "default"
 
 
@@ -56,28 +60,61 @@ class ClassFit:
     """The samples of one kernel class at one number of threads, and what was fitted to them.
 
     Attributes:
-        rates: seconds for each unit of the terms of a kernel; their sum is the first guess.
+        rates: seconds for each unit of the terms of a kernel; their sum is the first guess. One
+            factor where there is a base.
         features: a row for each sample.
         targets: for each sample log(seconds / first guess).
         spreads: the standard deviation of the measurement, of each target.
+        groups: for each sample a number of the model that it was measured in.
         parameters: those of the Gaussian process.
+        base: the fit of another machine; its prediction times the factor is the first guess, and
+            all there is where nothing was measured here.
     """
 
     rates: tuple[float, ...]
     features: tuple[tuple[float, ...], ...]
     targets: tuple[float, ...]
     spreads: tuple[float, ...]
+    groups: tuple[int, ...]
     parameters: Parameters
+    base: ClassFit | None = None
 
-    def guess(self, kernel: Kernel) -> float:
-        """Seconds by the rates alone."""
-        return sum(rate * term for rate, term in zip(self.rates, kernel.terms, strict=True))
+    def guesses(self, kernels: Sequence[Kernel]) -> np.ndarray:
+        """Seconds of each kernel before what the process corrects."""
+        if self.base is not None:
+            terms = self.base.seconds(kernels)[:, None]
+        else:
+            terms = np.array([kernel.terms for kernel in kernels])
+        guesses: np.ndarray = terms @ np.array(self.rates)
+        return guesses
 
+    def seconds(self, kernels: Sequence[Kernel]) -> np.ndarray:
+        """What each kernel is predicted to take."""
+        guesses = self.guesses(kernels)
+        if self.features:
+            mean = self.process.mean(np.array([kernel.features for kernel in kernels]))
+            guesses *= np.exp(self._within(mean))
+        return guesses
+
+    def correction(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For rows of features the logarithm that corrects the guess, and its covariance."""
+        if self.base is not None and not self.features:
+            return np.zeros(len(rows)), self.base.correction(rows)[1]
+        mean, covariance = self.process.predict(rows)
+        return self._within(mean), covariance
+
+    def _within(self, mean: np.ndarray) -> np.ndarray:
+        """Nothing is slower or faster than its guess by more than any sample was."""
+        clipped: np.ndarray = np.clip(mean, min(self.targets), max(self.targets))
+        return clipped
+
+    @cached_property
     def process(self) -> GaussianProcess:
         """The process, conditioned on the samples."""
-        return GaussianProcess(
-            np.array(self.features), np.array(self.targets), np.array(self.spreads), self.parameters
+        features, targets, spreads, groups = map(
+            np.array, (self.features, self.targets, self.spreads, self.groups)
         )
+        return GaussianProcess(features, targets, spreads, groups, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -88,8 +125,7 @@ class ThreadFit:
         ceilings: its best rates.
         run_overhead: seconds that a run takes beside its kernels, and seconds more for each input
             and output of the graph.
-        profiler_charge: seconds that ONNX Runtime's profiler adds to a kernel, and to it for each
-            of its inputs and outputs.
+        profiler_charge: seconds that ONNX Runtime's profiler adds to a kernel.
         spread: the standard deviation of log(measured / predicted) over whole models that the
             kernels do not explain.
         typical: mean and standard deviation of log(seconds / bound) over all samples, for a
@@ -99,7 +135,7 @@ class ThreadFit:
 
     ceilings: Ceilings
     run_overhead: tuple[float, float]
-    profiler_charge: tuple[float, float]
+    profiler_charge: float
     spread: float
     typical: tuple[float, float]
     classes: dict[str, ClassFit]
@@ -116,6 +152,7 @@ class MachineProfile:
         runtime: the version of ONNX Runtime that was measured.
         provider: the execution provider that was measured.
         threads: the fit by number of threads.
+        reference: the name of the machine whose fits some of its classes correct; "" for none.
     """
 
     name: str
@@ -124,6 +161,7 @@ class MachineProfile:
     runtime: str
     provider: str
     threads: dict[int, ThreadFit] = field(default_factory=dict)
+    reference: str = ""
 
     def at(self, threads: int) -> ThreadFit:
         """The fit for a number of threads; 0 means as many as there are cores.
@@ -146,6 +184,7 @@ class MachineProfile:
         for fit in data["threads"].values():
             for kind in fit["classes"].values():
                 kind["features"] = [[_short(value) for value in row] for row in kind["features"]]
+                kind["base"] = kind["base"] is not None
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
@@ -170,8 +209,11 @@ class MachineProfile:
                 "run graphopt calibrate-machine again"
             )
         try:
-            threads = {int(count): _thread_fit(fit) for count, fit in data.pop("threads").items()}
-            return cls(**data, threads=threads)
+            fits = {int(count): fit for count, fit in data.pop("threads").items()}
+            machine = cls(**data)
+            bases = _bases(machine.reference, fits, source)
+            threads = {count: _thread_fit(fit, bases.get(count, {})) for count, fit in fits.items()}
+            return replace(machine, threads=threads)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{source} is damaged ({type(error).__name__}: {error}): "
@@ -198,7 +240,21 @@ def _short(value: float) -> float | int:
     return int(value) if value == int(value) else round(value, 3)
 
 
-def _thread_fit(data: dict[str, Any]) -> ThreadFit:
+def _bases(reference: str, threads: Iterable[int], source: str) -> dict[int, dict[str, ClassFit]]:
+    """The classes of the reference machine, by number of threads; {} where none is corrected."""
+    if not reference:
+        return {}
+    from graphopt.cost.latency.reference import reference_fit, reference_machine
+
+    if reference != reference_machine().name:
+        raise UsageError(
+            f"{source} corrects another reference machine ({reference}) than this graphopt has: "
+            "run graphopt calibrate-machine again"
+        )
+    return {count: reference_fit(count).classes for count in threads}
+
+
+def _thread_fit(data: dict[str, Any], bases: Mapping[str, ClassFit]) -> ThreadFit:
     classes = {}
     for kind, fit in data["classes"].items():
         parameters = dict(fit["parameters"])
@@ -208,13 +264,15 @@ def _thread_fit(data: dict[str, Any]) -> ThreadFit:
             tuple(tuple(map(float, row)) for row in fit["features"]),
             tuple(fit["targets"]),
             tuple(fit["spreads"]),
+            tuple(fit["groups"]),
             Parameters(**parameters),
+            bases[kind] if fit["base"] else None,
         )
     mean, deviation = data["typical"]
     return ThreadFit(
         Ceilings(**data["ceilings"]),
         (data["run_overhead"][0], data["run_overhead"][1]),
-        (data["profiler_charge"][0], data["profiler_charge"][1]),
+        data["profiler_charge"],
         data["spread"],
         (mean, deviation),
         classes,

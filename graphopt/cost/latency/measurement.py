@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphopt.cost.latency.fitting import Observation, true_times
+from graphopt.cost.latency.fitting import LEAST_SECONDS, Observation, true_times
 from graphopt.cost.latency.kernels import kernels
 from graphopt.cost.latency.machine import MachineProfile
 from graphopt.cost.latency.prediction import Latency, NodeLatency, predict_executed, sized_model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # What the profiler adds to a kernel's time where no calibration told: about as much as it did
 # on the machines that were looked at.
-_USUAL_CHARGE = (1.4e-6, 0.1e-6)
+_USUAL_CHARGE = 1.8e-6
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,18 @@ def measure(
     own = _own_seconds(taken.executed, taken.node_seconds)
     observation = Observation(
         tuple(kernel for _, kernel in pairs),
-        tuple(sum(v is not None for v in node.inputs) + len(node.outputs) for node, _ in pairs),
         tuple(own.get(node.name or "", 0.0) for node, _ in pairs),
         taken.seconds,
         len(given.graph.inputs) + len(given.graph.outputs),
     )
     overhead = (0.0, 0.0) if fit is None else fit.run_overhead
     charge = _USUAL_CHARGE if fit is None else fit.profiler_charge
-    times = true_times(observation, overhead, charge)
+    times = np.maximum(true_times(observation, overhead, charge)[0], LEAST_SECONDS).tolist()
     predicted = None
     if fit is not None and profile is not None:
         predicted = predict_executed(taken.executed, profile.name, threads or profile.cores, fit)
     rows = []
-    for index, ((node, _), (kernel, time)) in enumerate(zip(pairs, times, strict=True)):
+    for index, ((node, kernel), time) in enumerate(zip(pairs, times, strict=True)):
         guess: NodeLatency | None = None if predicted is None else predicted.by_node[index]
         peak = None
         if fit is not None and kernel.flops:

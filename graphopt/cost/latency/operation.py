@@ -93,14 +93,18 @@ class Operation:
         return sum(tensor.bytes for tensor in (*self.inputs, *self.outputs) if tensor is not None)
 
     def far(self) -> tuple[float, ...]:
-        """Bytes of constants and graph inputs that each cache has lost since the last run."""
+        """What each cache has lost since the last run.
+
+        A share of what a kernel needs to start (the nearest has lost that), and bytes of constants
+        and graph inputs.
+        """
         cold = sum(
             tensor.bytes
             for tensor in self.inputs
             if tensor is not None and tensor.cold and tensor.bytes > _LARGE
         )
-        touched = 2.0**self.pressure
-        return tuple(cold * max(1 - cache / touched, 0.0) for cache in _CACHES)
+        lost = [max(1 - cache / 2.0**self.pressure, 0.0) for cache in _CACHES]
+        return (lost[0], *(cold * share for share in lost))
 
     def ints(self, name: str, default: Sequence[int]) -> Sequence[int]:
         """An attribute, or its default where it is missing or empty."""

@@ -20,8 +20,7 @@ _PRODUCTS = 4
 _SMALL_SIDE = 64
 _SMALL_PRODUCTS = 32
 _RUNS = 5
-_TOLERANCE = 1.08
-_FEWEST_SHARE = 0.5
+_TOLERANCE = 1.3
 
 
 class Pace:
@@ -81,10 +80,10 @@ def undisturbed(paces: Sequence[float]) -> list[bool]:
         paces: for each measurement the seconds of the fixed work around it.
 
     Returns:
-        True for those within a few percent of the fast ones; for half of them at least.
+        True for those at most three tenths over the median: a mean over the others is the pace that
+        a user meets.
     """
     if not paces:
         return []
-    usual = float(np.quantile(paces, 0.2))
-    limit = max(usual * _TOLERANCE, float(np.quantile(paces, _FEWEST_SHARE)))
+    limit = _TOLERANCE * float(np.median(paces))
     return [pace <= limit for pace in paces]

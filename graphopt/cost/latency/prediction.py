@@ -192,13 +192,11 @@ def _times(
             variance += float((seconds[members] * spread[members]).sum()) ** 2
             notes.append(f"{kind}: {len(members)} nodes of a class that was not calibrated")
             continue
-        guesses = np.array([known.guess(found[index]) for index in members])
+        guesses = known.guesses([found[index] for index in members])
         rows, which = np.unique(
             np.array([found[index].features for index in members]), axis=0, return_inverse=True
         )
-        mean, covariance = known.process().predict(rows)
-        # Nothing is slower or faster than its guess by more than any sample was.
-        mean = np.clip(mean, min(known.targets), max(known.targets))
+        mean, covariance = known.correction(rows)
         which = which.reshape(-1)
         covariance = covariance + np.eye(len(rows)) * known.parameters.noise**2
         seconds[members] = guesses * np.exp(mean[which])

@@ -35,9 +35,10 @@ def machine() -> MachineProfile:
         return calibrate(name="few", threads=[1], seconds=60)
 
 
-def test_the_profile_is_of_the_classes_that_ran(machine: MachineProfile) -> None:
+def test_the_profile_has_samples_of_the_classes_that_ran(machine: MachineProfile) -> None:
     fit = machine.at(1)
-    assert "MatMul, constant" in fit.classes
+    assert len(fit.classes["MatMul, constant"].targets) > 10
+    assert fit.classes["Conv, pointwise (NCHWc)"].targets == ()  # as the reference machine has it
     assert fit.ceilings.flops > 1e8
     assert all(charge >= 0 for charge in fit.run_overhead)
     assert machine.name == "few"
@@ -66,7 +67,7 @@ def test_a_number_of_threads_is_positive() -> None:
 def test_a_model_of_each_kind_runs(family: str) -> None:
     sample = next(sample for sample in samples(5) if sample.family == family)
     observation, pace = calibration.observe(sample, {1: Pace(1)})[1]
-    assert len(observation.kernels) == len(observation.profiled) == len(observation.tensors)
+    assert len(observation.kernels) == len(observation.profiled)
     assert observation.seconds > 0
     assert pace > 0
     unknown = [kernel.kind for kernel in observation.kernels if "unknown shape" in kernel.kind]
@@ -74,7 +75,7 @@ def test_a_model_of_each_kind_runs(family: str) -> None:
 
 
 def test_slow_measurements_are_left_out_and_half_is_kept() -> None:
-    assert undisturbed([1.0, 1.02, 1.01, 1.9, 1.0]) == [True, True, True, False, True]
+    assert undisturbed([1.0, 1.02, 1.2, 1.9, 1.0]) == [True, True, True, False, True]
     assert sum(undisturbed([1.0, 2.0, 3.0, 4.0])) >= 2
     assert undisturbed([]) == []
 

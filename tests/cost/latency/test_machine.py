@@ -8,17 +8,19 @@ import pytest
 
 from graphopt.cost.latency import MachineProfile, load_profile, profile_path
 from graphopt.cost.latency.machine import Ceilings, ClassFit, ThreadFit
+from graphopt.cost.latency.operation import Kernel
+from graphopt.cost.latency.reference import reference_fit, reference_machine
 from graphopt.cost.latency.regression import Parameters
 from graphopt.errors import UsageError
 
 
 def _profile() -> MachineProfile:
     relu = ClassFit(
-        (1e-7, 1e-11), ((1.0, 2.5), (3.0, 0.0)), (0.1, -0.2), (0.01, 0.02),
+        (1e-7, 1e-11), ((1.0, 2.5), (3.0, 0.0)), (0.1, -0.2), (0.01, 0.02), (0, 1),
         Parameters((1.0, 2.0), 0.3, 0.1, 0.05),
     )  # fmt: skip
     fit = ThreadFit(
-        Ceilings(1e11, 4e11, 1e11, 1e10, 2e-7), (3e-6, 5e-7), (1e-6, 1e-7), 0.05, (0.5, 0.8),
+        Ceilings(1e11, 4e11, 1e11, 1e10, 2e-7), (3e-6, 5e-7), 1e-6, 0.05, (0.5, 0.8),
         {"Relu": relu},
     )  # fmt: skip
     return MachineProfile("here", "a processor", 2, "1.0", "cpu", {1: fit, 2: replace(fit)})
@@ -47,6 +49,38 @@ def test_a_damaged_profile_is_refused() -> None:
     del data["threads"]["1"]["ceilings"]
     with pytest.raises(UsageError, match="damaged"):
         MachineProfile.from_json(json.dumps(data))
+
+
+def _corrected() -> MachineProfile:
+    """A profile that says of a class of the reference machine that here it is twice as slow."""
+    base = reference_fit(1).classes["Relu"]
+    twice = ClassFit(
+        (2.0,), base.features[:4], (0.0,) * 4, (0.01,) * 4, (0, 1, 2, 3), base.parameters, base
+    )
+    fit = replace(_profile().threads[1], classes={"Relu": twice})
+    return replace(_profile(), threads={1: fit}, reference=reference_machine().name)
+
+
+def test_a_correction_of_the_reference_machine_is_read_back() -> None:
+    machine = _corrected()
+    found = MachineProfile.from_json(machine.to_json())
+    assert found == machine
+    assert len(machine.to_json()) < 5_000  # the reference is not written with it
+    base, twice = reference_fit(1).classes["Relu"], found.at(1).classes["Relu"]
+    kernel = Kernel("Relu", base.features[1], (1.0,) * len(base.rates), 0.0, 0.0)
+    assert twice.seconds([kernel])[0] == pytest.approx(2 * base.seconds([kernel])[0], rel=0.02)
+
+
+def test_a_correction_of_another_reference_machine_is_refused() -> None:
+    text = replace(_corrected(), reference="reference of old").to_json()
+    with pytest.raises(UsageError, match=r"reference of old.*calibrate-machine again"):
+        MachineProfile.from_json(text)
+
+
+def test_the_reference_machine_has_a_fit_for_any_number_of_threads() -> None:
+    most = max(reference_machine().threads)
+    assert reference_fit(64) is reference_machine().threads[most]
+    assert reference_fit(1) is reference_machine().threads[1]
 
 
 def test_without_a_profile_the_error_says_what_to_do(tmp_path, monkeypatch) -> None:

@@ -21,12 +21,12 @@ def _machine() -> MachineProfile:
     """Tanh takes 2 us and 1 ns for each byte; nothing else is known."""
     targets = (0.0, 0.0, 0.0, 0.0)
     features = tuple((size, *[0.0] * 8) for size in (2.0, 6.0, 10.0, 14.0))
-    # The terms of an elementwise class: start, bytes, elements, scales, runs, and far bytes.
-    rates = (_START, _PER_BYTE, 0.0, 0.0, 0.0, 0.0, 0.0)
+    # Of an elementwise class: start, bytes, elements, scales, runs, cold start, and far bytes.
+    rates = (_START, _PER_BYTE, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     parameters = Parameters((1.0,) * 9, 0.3, 0.1, 0.05)
-    tanh = ClassFit(rates, features, targets, (0.01,) * 4, parameters)
+    tanh = ClassFit(rates, features, targets, (0.01,) * 4, (0, 1, 2, 3), parameters)
     ceilings = Ceilings(1e11, 4e11, 1e11, 1e10, 2e-7)
-    fit = ThreadFit(ceilings, _RUN, (1e-6, 1e-7), 0.05, (0.5, 0.8), {"Tanh": tanh})
+    fit = ThreadFit(ceilings, _RUN, 1e-6, 0.05, (0.5, 0.8), {"Tanh": tanh})
     return MachineProfile("here", "a processor", 2, "1.0", "cpu", {1: fit, 2: replace(fit)})
 
 
