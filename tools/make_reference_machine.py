@@ -1,6 +1,6 @@
 """Measure the reference machine that is shipped: `python tools/make_reference_machine.py`.
 
-    python tools/make_reference_machine.py [--seconds 900] [--keep FILE] [--processor NAME]
+    python tools/make_reference_machine.py [--seconds 660] [--keep FILE] [--processor NAME]
 
 A calibration like any other, but long: what it finds out about kernels is what the minute elsewhere
 starts from. Nothing else should run meanwhile. What was measured is kept in a file; where that is
@@ -25,7 +25,7 @@ def main() -> int:
     from graphopt.cost.latency.reference import PATH
 
     parser = argparse.ArgumentParser(description="Measure the reference machine.")
-    parser.add_argument("--seconds", type=float, default=900.0)
+    parser.add_argument("--seconds", type=float, default=660.0)
     parser.add_argument("--keep", type=Path, default=ROOT / "build" / "latency" / "reference.pkl")
     parser.add_argument("--processor", default="", help="what to call it")
     arguments = parser.parse_args()

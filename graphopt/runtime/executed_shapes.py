@@ -9,6 +9,7 @@ Runtime has named anew.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import onnx
@@ -34,7 +35,8 @@ def complete_shapes(model: ir.Model, source: ir.Model) -> None:
         for value in _values(graph)
         if value.name and value.shape is not None
     }
-    makers = {node.name: node for node in all_nodes(source) if node.name}
+    times = Counter(node.name for node in all_nodes(source))
+    makers = {node.name: node for node in all_nodes(source) if node.name and times[node.name] == 1}
     for value in model.graph.inputs:
         value.shape = known.get(value.name or "", value.shape)
     for graph in nested_graphs(model.graph):
@@ -46,7 +48,7 @@ def complete_shapes(model: ir.Model, source: ir.Model) -> None:
                 if dims is not None and static_dims(value) is None:
                     value.shape = ir.Shape(dims)
             maker = makers.get(node.name or "")
-            same = maker is not None and maker.op_type == node.op_type
+            same = maker is not None and maker.op_identifier() == node.op_identifier()
             made = maker.outputs if maker is not None and same else ()
             for value, original in itertools.zip_longest(node.outputs, made):
                 if value is None or static_dims(value) is not None:

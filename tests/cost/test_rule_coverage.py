@@ -61,6 +61,8 @@ WITHOUT_RULE = _listed(
         "BranchwiseRMSNorm EngramGate HyperConnectionPreMix HyperConnectionPostMix": "one new "
         "family of models, which no public exporter writes",
         "NGramHashMapping VarlenNGramHashMapping": "of the same family",
+        "GatedDeltaNet GatherPacked MoEGroupRouter VarlenCausalConvWithState": "new in 1.32, for a "
+        "family of decoders, and made by no public exporter yet",
         "AttnLSTM WordConvEmbedding": "made by no exporter",
         "MatMulFpQ4": "weights in a blob of its own, that MatMulNBits made obsolete",
         "MaxpoolWithMask": "for internal use by its own words; its mask ends windows early",

@@ -97,3 +97,10 @@ def test_a_value_that_was_named_anew_has_the_shape_that_its_node_makes():
     source.graph[0].outputs[0].shape = ir.Shape((3, 4))
     complete_shapes(executed, source)
     assert [static_dims(node.outputs[0]) for node in executed.graph] == [(3, 4), (3, 4)]
+
+    twice = model("z")
+    twice.graph[1].name = "reshape"  # which of the two is meant is not known
+    twice.graph[0].outputs[0].shape = ir.Shape((3, 4))
+    executed = model("token_7")
+    complete_shapes(executed, twice)
+    assert static_dims(executed.graph[0].outputs[0]) is None

@@ -67,6 +67,8 @@ def calibrate(
         progress(step, (time.perf_counter() - begin) / seconds)
 
     found = measure_samples(threads, seconds * (1 - _FITTING), seed, tell)
+    if min(map(len, found.observations.values())) < _FEWEST_MODELS:
+        raise UsageError(f"{seconds:g} s are too short to calibrate this machine: give more")
     return fit_machine(found, name, alone=False, tell=tell)
 
 
@@ -91,7 +93,7 @@ def measure_samples(
     """Measure calibration models for so many seconds; the arguments are those of `calibrate`.
 
     Raises:
-        UsageError: a number of threads is not positive, or the time is too short.
+        UsageError: a number of threads is not positive.
     """
     from graphopt.runtime.cores import available_cores
 
@@ -110,8 +112,6 @@ def measure_samples(
         for count, (observation, pace) in observe(sample, probes).items():
             observations[count].append(observation)
             paces[count].append(pace)
-    if min(map(len, observations.values())) < _FEWEST_MODELS:
-        raise UsageError(f"{seconds:g} s are too short to calibrate this machine: give more")
     return Measurements(observations, paces, overheads)
 
 

@@ -44,10 +44,14 @@ _SLOWEST_MEMORY = 1e-10  # seconds for a byte
 _FURTHEST = 3.5
 _LEAST_SPREAD = 0.05
 _SHORT = 1e-3  # seconds
+_SMALL = 4096.0  # bytes, and operations, of a kernel that hardly does anything
 _REFERENCE_WORTH = 20  # models
 # By how much samples alone must be more likely, as a logarithm, for the reference to be left out.
 _DECISIVE = 10.0
 _FEWEST_ALONE = 24
+# Standard deviations of how a class differs from the pace of a machine, and of one model of it.
+_CLASS_DEVIATION, _MODEL_DEVIATION = 0.1, 0.25
+_OFFSET_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -118,19 +122,20 @@ def _fit_kernels(
     for group, observation in enumerate(observations):
         times, error = true_times(observation, run_overhead, charge)
         for kernel, seconds in zip(observation.kernels, times, strict=True):
-            samples.append((kernel, max(seconds, LEAST_SECONDS)))
+            samples.append((kernel, seconds))
             by_kind[kernel.kind].append(_Sample(kernel, seconds, error, group))
     ceilings = _ceilings(samples)
     pace = _pace(observations, run_overhead, bases)
+    chosen = {kind: _chosen(by_kind[kind]) for kind in sorted(by_kind)}
     classes = {
-        kind: _best_fit(by_kind[kind], bases.get(kind), pace, known.get(kind))
-        for kind in sorted(by_kind)
-        if len(by_kind[kind]) >= _FEWEST_SAMPLES and by_kind[kind][0].kernel.features
+        kind: _best_fit(some, bases.get(kind), pace, known.get(kind))
+        for kind, some in chosen.items()
+        if len(some) >= _FEWEST_SAMPLES and some[0].kernel.features
     }
-    for kind in bases.keys() - classes.keys():
+    for kind in sorted(bases.keys() - classes.keys()):
         base = bases[kind]
         classes[kind] = ClassFit((pace,), (), (), (), (), base.parameters, base)
-    residuals = np.array([np.log(t / ceilings.bound(kernel)) for kernel, t in samples])
+    residuals = np.log([max(t, LEAST_SECONDS) / ceilings.bound(kernel) for kernel, t in samples])
     typical = (float(residuals.mean()), float(residuals.std()))
     return ThreadFit(ceilings, run_overhead, charge, 0.0, typical, classes)
 
@@ -150,11 +155,11 @@ def _pace(
 
 
 def _total(observation: Observation, classes: Mapping[str, ClassFit]) -> float | None:
-    """What the kernels of a model are predicted to take; None where a class is not known."""
+    """What the kernels of a model are predicted to take; None if it has none, or unknown ones."""
     by_kind: dict[str, list[Kernel]] = defaultdict(list)
     for kernel in observation.kernels:
         by_kind[kernel.kind].append(kernel)
-    if not by_kind.keys() <= classes.keys():
+    if not by_kind or not by_kind.keys() <= classes.keys():
         return None
     return float(sum(classes[kind].seconds(some).sum() for kind, some in by_kind.items()))
 
@@ -202,12 +207,14 @@ def _ceilings(samples: Sequence[tuple[Kernel, float]]) -> Ceilings:
         return float(np.quantile(values, 0.98)) if values else default
 
     def rates(integer: bool) -> list[float]:
-        return [k.flops / t for k, t in samples if k.integer == integer and k.flops > 2e6]
+        return [k.flops / t for k, t in certain if k.integer == integer and k.flops > 2e6]
 
+    certain = [(k, t) for k, t in samples if t > LEAST_SECONDS]
     flops = best(rates(False), 1e10)
-    near = [k.bytes / t for k, t in samples if 2**16 < k.bytes < 2**19 and k.flops < k.bytes]
-    far = [k.bytes / t for k, t in samples if k.bytes > 2**22 and k.flops < k.bytes]
-    dispatch = float(np.quantile([t for _, t in samples], 0.02))
+    near = [k.bytes / t for k, t in certain if 2**16 < k.bytes < 2**19 and k.flops < k.bytes]
+    far = [k.bytes / t for k, t in certain if k.bytes > 2**22 and k.flops < k.bytes]
+    small = [t for k, t in samples if max(k.bytes, k.flops) < _SMALL]
+    dispatch = max(float(np.median(small)), LEAST_SECONDS) if small else LEAST_SECONDS
     near_bandwidth = best(near, 1e10)
     return Ceilings(
         flops, best(rates(True), flops), near_bandwidth, best(far, near_bandwidth), dispatch
@@ -218,22 +225,21 @@ def _best_fit(
     samples: list[_Sample], base: ClassFit | None, pace: float, known: ClassFit | None
 ) -> ClassFit:
     """As a correction of `base`, unless these samples alone predict left-out ones much better."""
-    samples = _chosen(samples)
     if known is not None:
-        return _fit_class(samples, known.base, pace, known.parameters)
+        return _fit_class(samples, known.base, pace, known.parameters)[0]
     if base is None:
-        return _fit_class(samples, None, pace, None)
-    corrected = _fit_class(samples, base, pace, None)
+        return _fit_class(samples, None, pace, None)[0]
+    corrected, likely = _fit_class(samples, base, pace, None)
     if len(samples) < _FEWEST_ALONE:
         return corrected
-    alone = _fit_class(samples, None, pace, None)
-    better = alone.process.left_out_evidence() - corrected.process.left_out_evidence()
-    return alone if better > _DECISIVE else corrected
+    alone, as_likely = _fit_class(samples, None, pace, None)
+    return alone if np.nansum(as_likely - likely) > _DECISIVE else corrected
 
 
 def _fit_class(
     samples: list[_Sample], base: ClassFit | None, pace: float, known: Parameters | None
-) -> ClassFit:
+) -> tuple[ClassFit, np.ndarray]:
+    """The fit, and the log density of each sample's seconds given the others; NaN if left out."""
     kernels = [sample.kernel for sample in samples]
     features = np.array([kernel.features for kernel in kernels])
     seconds = np.array([sample.seconds for sample in samples])
@@ -242,12 +248,17 @@ def _fit_class(
     if base is None:
         terms = np.array([kernel.terms for kernel in kernels])
         rates = _rates(terms, seconds, errors)
-        targets, spreads = _targets(seconds, errors, terms @ rates)
-        rates *= np.exp(np.average(targets, weights=1 / (_UNCERTAIN**2 + spreads**2)))
+        rates *= np.exp(_offset(seconds, errors, terms @ rates))
         guesses = terms @ rates
     else:
-        rates = np.array([pace])
         guesses = pace * base.seconds(kernels)
+        models = len(np.unique(groups))
+        # A few models tell little of how a class differs from the others, unless it does by much.
+        offset = _offset(seconds, errors, guesses)
+        variance = max(_CLASS_DEVIATION, abs(offset)) ** 2
+        told = variance / (variance + _MODEL_DEVIATION**2 / models)
+        rates = np.array([pace * np.exp(told * offset)])
+        guesses *= rates[0] / pace
     targets, spreads = _targets(seconds, errors, guesses)
     # What is far from all alike is a disturbance of the measurement; it says nothing.
     find = partial(fit, rest=base is not None)
@@ -258,7 +269,13 @@ def _fit_class(
         features, targets = features[kept], targets[kept]
         spreads, groups = spreads[kept], groups[kept]
         parameters = known or find(features, targets, spreads, groups)
-    return ClassFit(
+    else:
+        kept[:] = True
+    densities = np.full(len(seconds), np.nan)
+    found = GaussianProcess(features, targets, spreads, groups, parameters)
+    measured = np.where(np.abs(errors) < _UNCERTAIN * guesses, np.maximum(seconds, 1e-9), guesses)
+    densities[kept] = found.left_out_densities() - np.log(measured[kept])
+    made = ClassFit(
         tuple(rates.tolist()),
         tuple(map(tuple, np.round(features, 3).tolist())),
         tuple(np.round(targets, 4).tolist()),
@@ -267,12 +284,28 @@ def _fit_class(
         parameters,
         base,
     )
+    return made, densities
+
+
+def _offset(seconds: np.ndarray, errors: np.ndarray, guesses: np.ndarray) -> float:
+    """By how much times are over their guesses, as a logarithm: a median, in small steps."""
+    offset = 0.0
+    for _ in range(_OFFSET_STEPS):
+        targets, spreads = _targets(seconds, errors, guesses * np.exp(offset))
+        order = np.argsort(targets)
+        weights = np.cumsum(1 / (_UNCERTAIN**2 + spreads[order] ** 2))
+        middle = targets[order][np.searchsorted(weights, weights[-1] / 2)]
+        offset += float(np.clip(middle, -1.0, 1.0))
+    return offset
 
 
 def _targets(
     seconds: np.ndarray, errors: np.ndarray, guesses: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The logarithms of the ratios of times to guesses, and their standard deviations."""
+    """The logarithms of the ratios of times to guesses, and their standard deviations.
+
+    Of an uncertain time it is the ratio less 1: a logarithm of noise is too small on average.
+    """
     ratios, spreads = seconds / guesses, np.hypot(_NOISE, errors / guesses)
     targets = np.where(spreads < _UNCERTAIN, np.log(np.maximum(ratios, 1e-3)), ratios - 1)
     return np.clip(targets, -_MOST_TARGET, _MOST_TARGET), spreads

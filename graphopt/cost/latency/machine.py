@@ -25,6 +25,8 @@ from graphopt.errors import OutputError, UsageError
 
 FORMAT = "graphopt-machine-profile"
 VERSION = 2
+_UNMEASURED = 0.2
+"""The standard deviation of how a class differs from the others that none of its samples tells."""
 DEFAULT_NAME = "default"
 
 
@@ -63,7 +65,8 @@ class ClassFit:
         rates: seconds for each unit of the terms of a kernel; their sum is the first guess. One
             factor where there is a base.
         features: a row for each sample.
-        targets: for each sample log(seconds / first guess).
+        targets: for each sample log(seconds / first guess), or the ratio less 1 where that is
+            uncertain.
         spreads: the standard deviation of the measurement, of each target.
         groups: for each sample a number of the model that it was measured in.
         parameters: those of the Gaussian process.
@@ -98,14 +101,17 @@ class ClassFit:
 
     def correction(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For rows of features the logarithm that corrects the guess, and its covariance."""
-        if self.base is not None and not self.features:
-            return np.zeros(len(rows)), self.base.correction(rows)[1]
-        mean, covariance = self.process.predict(rows)
-        return self._within(mean), covariance
+        mean, covariance = np.zeros(len(rows)), np.full((len(rows),) * 2, _UNMEASURED**2)
+        if self.features:
+            mean, covariance = self.process.predict(rows)
+            mean = self._within(mean)
+        if self.base is not None:  # whose guess is uncertain too
+            covariance = covariance + self.base.correction(rows)[1]
+        return mean, covariance
 
     def _within(self, mean: np.ndarray) -> np.ndarray:
         """Nothing is slower or faster than its guess by more than any sample was."""
-        clipped: np.ndarray = np.clip(mean, min(self.targets), max(self.targets))
+        clipped: np.ndarray = np.clip(mean, min(0.0, *self.targets), max(0.0, *self.targets))
         return clipped
 
     @cached_property
@@ -214,7 +220,7 @@ class MachineProfile:
             bases = _bases(machine.reference, fits, source)
             threads = {count: _thread_fit(fit, bases.get(count, {})) for count, fit in fits.items()}
             return replace(machine, threads=threads)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{source} is damaged ({type(error).__name__}: {error}): "
                 "run graphopt calibrate-machine again"

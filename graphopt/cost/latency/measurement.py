@@ -12,15 +12,12 @@ from graphopt.cost.latency.fitting import LEAST_SECONDS, Observation, true_times
 from graphopt.cost.latency.kernels import kernels
 from graphopt.cost.latency.machine import MachineProfile
 from graphopt.cost.latency.prediction import Latency, NodeLatency, predict_executed, sized_model
+from graphopt.cost.latency.reference import reference_fit
 from graphopt.errors import RuntimeUnavailableError
 from graphopt.graph import ModelSource, ir, load, nested_graphs, subgraphs
 
 if TYPE_CHECKING:
     from graphopt.runtime import Feed
-
-# What the profiler adds to a kernel's time where no calibration told: about as much as it did
-# on the machines that were looked at.
-_USUAL_CHARGE = 1.8e-6
 
 
 @dataclass(frozen=True)
@@ -122,13 +119,15 @@ def measure(
         len(given.graph.inputs) + len(given.graph.outputs),
     )
     overhead = (0.0, 0.0) if fit is None else fit.run_overhead
-    charge = _USUAL_CHARGE if fit is None else fit.profiler_charge
-    times = np.maximum(true_times(observation, overhead, charge)[0], LEAST_SECONDS).tolist()
+    charge = (fit or reference_fit(threads)).profiler_charge
+    times = np.maximum(true_times(observation, overhead, charge)[0], LEAST_SECONDS)
+    # Those that came out below nothing, and are not, were taken from the others.
+    times *= min(observation.kernel_seconds(overhead) / float(times.sum()), 1.0)
     predicted = None
     if fit is not None and profile is not None:
         predicted = predict_executed(taken.executed, profile.name, threads or profile.cores, fit)
     rows = []
-    for index, ((node, kernel), time) in enumerate(zip(pairs, times, strict=True)):
+    for index, ((node, kernel), time) in enumerate(zip(pairs, times.tolist(), strict=True)):
         guess: NodeLatency | None = None if predicted is None else predicted.by_node[index]
         peak = None
         if fit is not None and kernel.flops:

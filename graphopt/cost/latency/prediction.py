@@ -192,6 +192,8 @@ def _times(
             variance += float((seconds[members] * spread[members]).sum()) ** 2
             notes.append(f"{kind}: {len(members)} nodes of a class that was not calibrated")
             continue
+        if not known.features:
+            notes.append(f"{kind}: {len(members)} nodes of a class that was not measured here")
         guesses = known.guesses([found[index] for index in members])
         rows, which = np.unique(
             np.array([found[index].features for index in members]), axis=0, return_inverse=True

@@ -1,7 +1,7 @@
 """The machine that is shipped: what a minute's calibration elsewhere is a correction of.
 
 Which shapes a kernel is fast on is mostly a matter of its code; a machine scales that. So a
-calibration of half an hour is kept here, made by `tools/make_reference_machine.py`.
+calibration of eleven minutes is kept here, made by `tools/make_reference_machine.py`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_a_model_of_the_same_kind_is_predicted(machine: MachineProfile) -> None:
 
 def test_too_little_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "samples", lambda _: itertools.islice(_few(0), 2))
-    with pytest.raises(UsageError, match="too short to calibrate"):
+    with pytest.raises(UsageError, match="10 s are too short to calibrate"):
         calibrate(threads=[1], seconds=10)
 
 
